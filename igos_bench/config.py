@@ -1,0 +1,113 @@
+"""The typed schema of a run, and the checks that need no network.
+
+`conf/` holds the values, this module their types and meanings. A key that is not here is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Device(StrEnum):
+    """Where the network runs; `auto` takes CUDA, then MPS, then the CPU."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Precision(StrEnum):
+    """Of the network alone; masks, sums, comparisons and curves are always float32."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Preprocessing(StrEnum):
+    """How an image becomes 224 x 224: half-pixel bilinear without or with antialiasing."""
+
+    plain = "plain"
+    antialias = "antialias"
+
+
+@dataclass
+class DataConfig:
+    """Which images. `root`: the folder; `limit`: the first so many of the seeded order."""
+
+    name: str = "sample"
+    layout: str = "sample"
+    root: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    workers: int = 2
+    max_pixels: int = 100_000_000
+
+
+@dataclass
+class ModelConfig:
+    """Which classifier.
+
+    `library` and `architecture` name the network; `weights` is `pretrained`, a file (.pth, .pt, .safetensors) or null
+    (seeded random, for tests); `package` is the Python package that carries the pretrained weights, where one does;
+    `mean` and `std` override the library's own; `layers` names the module whose output has a given resolution.
+    """
+
+    name: str = "efficientnet_lite0"
+    library: str = "timm"
+    architecture: str = "tf_efficientnet_lite0"
+    weights: str | None = "pretrained"
+    package: str | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    layers: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class BaselineConfig:
+    """What an image looks like where it is deleted; see `perturb.baseline`."""
+
+    kind: str = "blur"
+    kernel_size: int = 51
+    sigma: float = 50.0
+
+
+@dataclass
+class ProtocolConfig:
+    """Every choice of the deletion and insertion metric; see `metrics`."""
+
+    name: str = "paper"
+    version: int = 1
+    ranking: str = "elements"
+    n_steps: int = 200
+    spacing: str = "even"
+    area: str = "trapezoid"
+    deletion_baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    insertion_baseline: BaselineConfig = field(default_factory=BaselineConfig)
+
+
+@dataclass
+class EvaluateConfig:
+    """How the network is run; none of it is part of a run's key."""
+
+    batch_size: int | None = None
+
+
+@dataclass
+class RunConfig:
+    """A run: one method at one resolution on one model and one set of images under one protocol."""
+
+    method: dict[str, Any] = field(default_factory=dict)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    resolution: int = 28
+    preprocessing: Preprocessing = Preprocessing.plain
+    device: Device = Device.auto
+    precision: Precision = Precision.fp32
+    seed: int = 0
+    chunk_size: int = 5
+    results_dir: str = "results"

@@ -1,0 +1,147 @@
+"""The only way to the network: micro-batches, precision, out-of-memory retry, counts of passes.
+
+`Evaluator` is what a method gets as `evaluate`; its interface is stable for people's own methods.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .config import Precision
+
+Build = Callable[[slice], Tensor]
+"""Makes the inputs `rows` of a long list when they are needed, so that the list is never held in memory."""
+
+
+@dataclass
+class Evaluator:
+    """Runs a classifier on any number of inputs.
+
+    Attributes:
+        network: The classifier as it was trained, images in [0, 1] (N,3,H,W) -> logits (N,K); for rules of one's own.
+        fast_network: The same function, batch norm folded away; what the calls below run.
+        batch_size: Inputs in one micro-batch.
+        precision: `bf16` runs the network under autocast; everything returned is in the inputs' own type.
+        forwards, backwards: Passes so far, counted an input.
+    """
+
+    network: nn.Module
+    fast_network: nn.Module
+    batch_size: int = 4
+    precision: Precision = Precision.fp32
+    forwards: int = field(default=0, init=False)
+    backwards: int = field(default=0, init=False)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Logits (N,K) of inputs (N,3,H,W), without a gradient."""
+        return torch.cat([self._logits(part) for _, part in self._micro_batches(inputs, len(inputs))])
+
+    def probability(self, inputs: Tensor | Build, targets: Tensor) -> Tensor:
+        """Softmax probability (N,) of `targets` (N,) for inputs (N,3,H,W), or for what `inputs(rows)` makes."""
+        found = []
+        for rows, part in self._micro_batches(inputs, len(targets)):
+            probabilities = self._logits(part).softmax(1)
+            found.append(probabilities.gather(1, targets[rows, None])[:, 0])
+        return torch.cat(found)
+
+    def gradient(
+        self, inputs: Tensor | Build, targets: Tensor, of: Literal["probability", "logit"] = "probability"
+    ) -> tuple[Tensor, Tensor]:
+        """Values (N,) of the targets and their gradients (N,3,H,W) to the inputs; see `gradients` to stream them."""
+        values, gradients = zip(*((v, g) for _, v, g in self.gradients(inputs, targets, of)), strict=True)
+        return torch.cat(values), torch.cat(gradients)
+
+    def gradients(
+        self, inputs: Tensor | Build, targets: Tensor, of: Literal["probability", "logit"] = "probability"
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield (rows, values, gradients to the inputs) a micro-batch at a time: memory does not grow with N."""
+        for rows, part in self._micro_batches(inputs, len(targets)):
+            values, gradients = self._gradient(part, targets[rows], of)
+            yield rows, values, gradients
+
+    def activations(self, inputs: Tensor, targets: Tensor, layer: nn.Module) -> tuple[Tensor, Tensor]:
+        """Output of `layer`, a module of `network`, and the gradient of the target logits there; both (N,C,h,w)."""
+        activations, gradients = [], []
+        for rows, part in self._micro_batches(inputs, len(targets)):
+            caught: list[Tensor] = []
+            handle = layer.register_forward_hook(lambda _module, _inputs, output: caught.append(output))  # noqa: B023
+            try:
+                with torch.enable_grad(), self._autocast(part):
+                    logits = self.network(part.requires_grad_())
+            finally:
+                handle.remove()
+            chosen = logits.gather(1, targets[rows, None]).sum()
+            (slope,) = torch.autograd.grad(chosen, caught[-1])
+            self._count(len(part), backward=True)
+            activations.append(caught[-1].detach().to(part.dtype))
+            gradients.append(slope.to(part.dtype))
+        return torch.cat(activations), torch.cat(gradients)
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        def forward(part: Tensor) -> tuple[Tensor, ...]:
+            with torch.inference_mode(), self._autocast(part):
+                return (self.fast_network(part).to(part.dtype),)
+
+        (logits,) = self._halving(forward, inputs)
+        self._count(len(inputs))
+        # A clone outside inference mode is an ordinary tensor, which autograd and in-place code accept.
+        return logits.clone()
+
+    def _gradient(self, inputs: Tensor, targets: Tensor, of: str) -> tuple[Tensor, Tensor]:
+        def forward_backward(part: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
+            part = part.detach().requires_grad_()
+            with torch.enable_grad():
+                with self._autocast(part):
+                    logits = self.fast_network(part)
+                scores = logits.to(part.dtype)
+                if of == "probability":
+                    scores = scores.softmax(1)
+                values = scores.gather(1, classes[:, None])[:, 0]
+                (slope,) = torch.autograd.grad(values.sum(), part)
+            return values.detach(), slope
+
+        values, slopes = self._halving(forward_backward, inputs, targets)
+        self._count(len(inputs), backward=True)
+        return values, slopes
+
+    def _micro_batches(self, inputs: Tensor | Build, count: int) -> Iterator[tuple[slice, Tensor]]:
+        for start in range(0, count, self.batch_size):
+            rows = slice(start, min(start + self.batch_size, count))
+            part = inputs[rows] if isinstance(inputs, Tensor) else inputs(rows)
+            yield rows, part.contiguous(memory_format=torch.channels_last)
+
+    def _autocast(self, inputs: Tensor) -> AbstractContextManager[object]:
+        if self.precision is Precision.fp32:
+            return nullcontext()
+        return torch.autocast(inputs.device.type, dtype=torch.bfloat16)
+
+    def _halving(self, call: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run `call` on the inputs; where memory runs out, on halves of them, and keep the smaller micro-batch."""
+        try:
+            return call(*inputs)
+        except RuntimeError as error:  # the CPU's allocator raises a plain RuntimeError
+            count = len(inputs[0])
+            if not _is_out_of_memory(error) or count == 1:
+                raise
+        half = (count + 1) // 2
+        self.batch_size = min(self.batch_size, half)
+        warnings.warn(f"out of memory at a micro-batch of {count}: going on with {half}", stacklevel=2)
+        if inputs[0].device.type == "cuda":
+            torch.cuda.empty_cache()
+        parts = [self._halving(call, *(tensor[a : a + half] for tensor in inputs)) for a in (0, half)]
+        return tuple(torch.cat(pair) for pair in zip(*parts, strict=True))
+
+    def _count(self, inputs: int, *, backward: bool = False) -> None:
+        self.forwards += inputs
+        self.backwards += inputs if backward else 0
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

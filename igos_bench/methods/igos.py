@@ -1,0 +1,201 @@
+"""I-GOS: optimise a mask with integrated gradients as the descent direction.
+
+Minimise over masks M (1 keeps the image, 0 shows the baseline)
+
+    F(M) = f_c(Phi(x, M)) + l1 mean|1 - M| + l2 TV(M)
+
+Plain gradients of f_c at the image are local and get stuck; I-GOS descends along the gradient integrated on the path
+from the baseline to the masked image, with a backtracking line search on F itself.
+
+Source: Qi, Khorram, Li, "Visualizing Deep Networks by Optimizing with Integrated Gradients", CVPR-W 2019, section 2.
+Deviations, with METHODS.md: noise as the authors' code adds it (`noise=authors`); (l1, l2) at 224 and 14 are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..evaluate import Evaluator
+from ..perturb import IMAGENET_STD, Baseline, blend, upsample, upsample_adjoint
+from .registry import register
+
+NOISE_SIGMA = {  # in [0, 1] units, for red, green, blue
+    "authors": (0.4 * IMAGENET_STD[0], 0.0, 0.0),
+    "rgb": tuple(0.2 * std for std in IMAGENET_STD),
+}
+
+
+def default_lambdas() -> dict[int, tuple[float, float]]:
+    """(l1, l2) by resolution: 112 and 28 are the authors', 224 and 14 ours."""
+    return {224: (10.0, 200.0), 112: (3.0, 60.0), 28: (1.0, 20.0), 14: (0.5, 10.0)}
+
+
+@register
+@dataclass(frozen=True)
+class Igos:
+    """Hyper-parameters of I-GOS; see METHODS.md, "I-GOS", for each.
+
+    Attributes:
+        iterations: Steps of the mask.
+        path_steps: S, points on the path from the baseline to the masked image.
+        lambdas: (l1, l2) by resolution.
+        first_step, shrink, smallest_step, sufficient_decrease: The backtracking line search.
+        noise: `authors` (red channel alone, sigma 0.4) or `rgb` (all three, 0.2), in ImageNet-normalised units.
+    """
+
+    name: ClassVar[str] = "igos"
+    version: ClassVar[int] = 1
+    reference: ClassVar[str] = "Qi, Khorram, Li, CVPR-W 2019"
+    resolutions: ClassVar[tuple[int, ...]] = (224, 112, 28, 14)
+
+    iterations: int = 15
+    path_steps: int = 20
+    lambdas: Mapping[int, tuple[float, float]] = field(default_factory=default_lambdas)
+    first_step: float = 200.0
+    shrink: float = 0.2
+    smallest_step: float = 1e-5
+    sufficient_decrease: float = 1e-4
+    noise: str = "authors"
+    baseline: Baseline = field(default_factory=Baseline)
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be run."""
+        if self.noise not in NOISE_SIGMA:
+            raise UserError(f"method.noise={self.noise!r} is unknown; choices: {', '.join(NOISE_SIGMA)}")
+        for key in ("iterations", "path_steps"):
+            if getattr(self, key) < 1:
+                raise UserError(f"method.{key} must be at least 1, found {getattr(self, key)}")
+        if not 0 < self.shrink < 1 or self.first_step <= 0 or self.smallest_step <= 0:
+            raise UserError("method.shrink must lie between 0 and 1, first_step and smallest_step above 0")
+
+    def __call__(
+        self,
+        evaluate: Evaluator,
+        images: Tensor,
+        targets: Tensor,
+        *,
+        baselines: Tensor,
+        resolution: int,
+        generators: list[torch.Generator],
+        run_generator: torch.Generator,
+    ) -> Tensor:
+        """Explain a batch; every image has its own noise, line search and annealing. See `Method.__call__`."""
+        l1, l2 = self._lambdas(resolution, images)
+        masks = images.new_ones(len(images), 1, resolution, resolution)
+        probability = evaluate.probability(blend(images, baselines, masks), targets)
+        history = [probability]  # f_c(Phi(x, M)) at the beginning of every iteration
+        for iteration in range(self.iterations):
+            slope = self.path_gradient(evaluate, images, targets, baselines, masks, generators)
+            direction = slope + regulariser_gradient(masks, l1, l2)
+            masks, probability = self.line_search(
+                evaluate, images, targets, baselines, masks, probability, direction, l1, l2
+            )
+            l1 = self.annealed(l1, iteration, history)
+            history.append(probability)
+        return 1 - masks
+
+    def path_gradient(
+        self,
+        evaluate: Evaluator,
+        images: Tensor,
+        targets: Tensor,
+        baselines: Tensor,
+        masks: Tensor,
+        generators: list[torch.Generator],
+    ) -> Tensor:
+        """Gradient to the masks (B,1,r,r) of (1/S) sum_s f_c(baseline + (s/S) up(M) (x - baseline) + n_s).
+
+        In closed form from the gradient to the input: only the sum over the path goes through the upsampling's adjoint.
+        """
+        steps = self.path_steps
+        size = images.shape[-1]
+        difference = images - baselines
+        masked = difference * upsample(masks, size)
+        sigma = images.new_tensor(NOISE_SIGMA[self.noise]).view(3, 1, 1)
+        total = torch.zeros_like(images)
+        share = (torch.arange(1, steps + 1, dtype=images.dtype, device=images.device) / steps).view(-1, 1, 1, 1)
+        for b, generator in enumerate(generators):
+            noise = torch.randn(steps, *images.shape[1:], generator=generator).to(images) * sigma
+            path = baselines[b] + share * masked[b] + noise
+            for rows, _, slopes in evaluate.gradients(path, targets[b].expand(steps)):
+                total[b] += (share[rows] * slopes).sum(0)
+        return upsample_adjoint((total * difference).sum(1, keepdim=True) / steps, masks.shape[-1])
+
+    def line_search(
+        self,
+        evaluate: Evaluator,
+        images: Tensor,
+        targets: Tensor,
+        baselines: Tensor,
+        masks: Tensor,
+        probability: Tensor,
+        direction: Tensor,
+        l1: Tensor,
+        l2: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Backtrack along -direction, projected on [0, 1], image by image; images that are done leave the batch.
+
+        Returns:
+            The new masks and f_c there (B,). Where no step decreases F enough, the first one below `smallest_step`.
+        """
+        objective = probability + regulariser(masks, l1, l2)
+        square = direction.square().sum((1, 2, 3))  # of the unprojected direction
+        found_masks, found_probability = masks.clone(), probability.clone()
+        searching = torch.arange(len(images), device=images.device)
+        step = self.first_step
+        while len(searching):
+            trial = (masks[searching] - step * direction[searching]).clamp(0, 1)
+            value = evaluate.probability(
+                blend(images[searching], baselines[searching], trial), targets[searching]
+            )
+            found_masks[searching], found_probability[searching] = trial, value
+            if step < self.smallest_step:
+                break
+            bound = objective[searching] - self.sufficient_decrease * step * square[searching]
+            searching = searching[value + regulariser(trial, l1[searching], l2[searching]) > bound]
+            step *= self.shrink
+        return found_masks, found_probability
+
+    def annealed(self, l1: Tensor, iteration: int, history: list[Tensor]) -> Tensor:
+        """l1 (B,) after `iteration`: smaller where f_c hardly moved (METHODS.md, step 5, with its early comparison)."""
+        for divisor, threshold, factor in ((2, 0.001, 10), (1.25, 0.01, 5)):
+            turn = int(self.iterations / divisor)
+            if iteration == turn and turn >= 1:
+                stuck = (history[0] - history[turn - 1]).abs() <= threshold
+                l1 = torch.where(stuck, l1 / factor, l1)
+        return l1
+
+    def _lambdas(self, resolution: int, images: Tensor) -> tuple[Tensor, Tensor]:
+        if resolution not in self.lambdas:
+            raise UserError(
+                f"igos has no (l1, l2) for resolution {resolution}, only for {sorted(self.lambdas)}: "
+                f"set method.lambdas.{resolution}=[l1,l2]"
+            )
+        l1, l2 = self.lambdas[resolution]
+        return images.new_full((len(images),), l1), images.new_full((len(images),), l2)
+
+
+def regulariser(masks: Tensor, l1: Tensor, l2: Tensor) -> Tensor:
+    """l1 mean|1 - M| + l2 TV(M), (B,); TV is the mean squared vertical difference plus the mean horizontal one."""
+    vertical, horizontal = masks.diff(dim=2), masks.diff(dim=3)
+    variation = vertical.square().mean((1, 2, 3)) + horizontal.square().mean((1, 2, 3))
+    return l1 * (1 - masks).abs().mean((1, 2, 3)) + l2 * variation
+
+
+def regulariser_gradient(masks: Tensor, l1: Tensor, l2: Tensor) -> Tensor:
+    """Gradient of `regulariser` to the masks (B,1,r,r), in closed form; 0 for |1 - M| where M = 1."""
+    vertical, horizontal = masks.diff(dim=2), masks.diff(dim=3)
+    variation = torch.zeros_like(masks)
+    variation[:, :, 1:] += vertical
+    variation[:, :, :-1] -= vertical
+    variation[:, :, :, 1:] += horizontal
+    variation[:, :, :, :-1] -= horizontal
+    r = masks.shape[-1]
+    sparsity = -(1 - masks).sign() / (r * r)
+    return l1.view(-1, 1, 1, 1) * sparsity + l2.view(-1, 1, 1, 1) * variation * (2 / (r * (r - 1)))

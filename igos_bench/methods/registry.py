@@ -1,0 +1,104 @@
+"""Methods by name."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..evaluate import Evaluator
+from ..perturb import Baseline
+
+ENTRY_POINT_GROUP = "igos_bench.methods"
+
+
+class Method(Protocol):
+    """What a method is: a frozen dataclass of hyper-parameters with a call.
+
+    `version` goes up with every change that moves numbers; `resolutions` are those it can produce.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    reference: ClassVar[str]
+    resolutions: ClassVar[tuple[int, ...]]
+
+    @property
+    def baseline(self) -> Baseline:
+        """What the images are blended with."""
+
+    def __call__(
+        self,
+        evaluate: Evaluator,
+        images: Tensor,
+        targets: Tensor,
+        *,
+        baselines: Tensor,
+        resolution: int,
+        generators: list[torch.Generator],
+        run_generator: torch.Generator,
+    ) -> Tensor:
+        """Explain a batch of images.
+
+        Args:
+            evaluate: The way to the network.
+            images: (B,3,H,W) in [0, 1].
+            targets: (B,) classes to explain.
+            baselines: (B,3,H,W) in [0, 1].
+            resolution: r, of the map.
+            generators: One CPU generator an image.
+            run_generator: One CPU generator for draws that serve all images.
+
+        Returns:
+            Saliency maps (B,1,r,r), finite, higher = more evidence for the target.
+        """
+
+
+_registry: dict[str, type[Any]] = {}
+Class = TypeVar("Class", bound=type[Any])
+
+
+def register(method: Class) -> Class:
+    """Class decorator: make a method known by its `name`; a second class of the same name is refused."""
+    known = _registry.setdefault(method.name, method)
+    if known is not method and known.__qualname__ != method.__qualname__:
+        raise ValueError(f"two methods are named {method.name!r}: {known!r} and {method!r}")
+    return method
+
+
+def method_names() -> list[str]:
+    """Names of all methods, this package's and those of installed entry points."""
+    return sorted({*_registry, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})
+
+
+def get_method(name: str, parameters: dict[str, Any]) -> Method:
+    """Build a method from its name and hyper-parameters.
+
+    Raises:
+        UserError: No such method, or no such hyper-parameter, with the nearest name; or a value that it refuses.
+    """
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        register(entry.load())
+    if name not in _registry:
+        raise UserError(unknown("method", name, method_names()))
+    method = _registry[name]
+    known = [field.name for field in fields(method)]
+    for key in parameters:
+        if key not in known:
+            raise UserError(unknown(f"key of method {name}", key, known))
+    if isinstance(parameters.get("baseline"), dict):
+        parameters = {**parameters, "baseline": Baseline(**parameters["baseline"])}
+    built: Method = method(**parameters)
+    return built
+
+
+def unknown(what: str, found: str, choices: list[str]) -> str:
+    """One line that names the near miss and the choices."""
+    near = get_close_matches(str(found), choices, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"unknown {what} {found!r}{hint}; choices: {', '.join(choices)}"

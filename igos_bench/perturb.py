@@ -1,0 +1,82 @@
+"""Baselines, upsampling and blending: what an image looks like under a mask (METHODS.md, shared notation)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from .errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What an image looks like where it is deleted.
+
+    Attributes:
+        kind: `blur`, a Gaussian blur with reflect-101 borders, or `mean`, ImageNet's mean colour.
+        kernel_size: Taps of the blur, odd.
+        sigma: Its standard deviation in pixels.
+    """
+
+    kind: str = "blur"
+    kernel_size: int = 51
+    sigma: float = 50.0
+
+    def __post_init__(self) -> None:
+        """Refuse a baseline that does not exist."""
+        if self.kind not in ("blur", "mean"):
+            raise UserError(f"unknown baseline kind {self.kind!r}: choose blur or mean")
+        if self.kind == "blur" and (self.kernel_size < 1 or self.kernel_size % 2 == 0 or not self.sigma > 0):
+            raise UserError(
+                f"a blurred baseline needs an odd kernel_size and a sigma above 0, "
+                f"found kernel_size={self.kernel_size} sigma={self.sigma}"
+            )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the baselines, like `images` (B,3,H,W), of `images` in [0, 1]."""
+        if self.kind == "mean":
+            mean = images.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+            return mean.expand_as(images).contiguous()
+        # One image at a time: a baseline must not depend on its neighbours in the batch, not even by rounding.
+        return torch.cat([gaussian_blur(image, [self.kernel_size] * 2, [self.sigma] * 2) for image in images.split(1)])
+
+
+def upsample(masks: Tensor, size: int) -> Tensor:
+    """Upsample masks (N,1,r,r) to (N,1,size,size), bilinearly with `align_corners=True`; the identity where r = size."""
+    if masks.shape[-1] == size:
+        return masks
+    return F.interpolate(masks, size=(size, size), mode="bilinear", align_corners=True)
+
+
+@lru_cache(maxsize=16)
+def _weights(resolution: int, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The 1-D upsampling matrix (size, resolution), so that `upsample(M) = A M A^T`."""
+    identity = torch.eye(resolution, dtype=dtype)[None]
+    matrix = F.interpolate(identity, size=size, mode="linear", align_corners=True)[0]
+    return matrix.T.contiguous().to(device)
+
+
+def upsample_adjoint(gradients: Tensor, resolution: int) -> Tensor:
+    """The adjoint of `upsample`: gradients (N,1,S,S) of the upsampled mask to those (N,1,r,r) of the mask.
+
+    Two small matrix products, because CUDA's own backward of bilinear upsampling is not deterministic.
+    """
+    size = gradients.shape[-1]
+    if resolution == size:
+        return gradients
+    matrix = _weights(resolution, size, gradients.dtype, gradients.device)
+    return matrix.T @ gradients @ matrix
+
+
+def blend(images: Tensor, baselines: Tensor, masks: Tensor) -> Tensor:
+    """Phi(x, M) = x * up(M) + baseline * (1 - up(M)); masks (N,1,r,r) in [0, 1], 1 keeps the image (seed paper, eq. 2)."""
+    kept = upsample(masks, images.shape[-1])
+    return images * kept + baselines * (1 - kept)

@@ -1,0 +1,177 @@
+"""What a run leaves on disk: its key, its chunks, its records, its provenance. The only module that writes results.
+
+    results/runs/<model>/<data>/<method>/<resolution>/<map_key>/
+        run.json                      what ran, on what
+        timing.csv                    a line a chunk
+        maps/000000.npz               saliency maps of chunk 0
+        <protocol>-<key>/
+            curves/000000.npz         its curves
+            records/000000.csv        its rows: the chunk is done when this file is there
+            records.csv               all rows, made from records/
+
+Every file is written beside its place and renamed into it, so that none is ever torn; a chunk's rows come last and
+commit it. `records.csv` is made anew from `records/`, so that a damaged one loses nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from .errors import UserError
+
+COLUMNS = (
+    "image_id,label,target,score_image,score_baseline,deletion_auc,insertion_auc,ties,"
+    "explain_seconds,score_seconds,forwards,backwards,status,error"
+).split(",")
+TIMING_COLUMNS = "chunk,images,decode_seconds,explain_seconds,score_seconds,forwards,backwards,peak_memory_mb".split(",")
+
+Row = dict[str, Any]
+
+
+def short_key(content: Mapping[str, Any]) -> str:
+    """The first 12 hex digits of the sha256 of `content` as canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file beside its place, flush it to the disk and rename it into place.
+
+    Raises:
+        UserError: The folder cannot be written, or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}. What was computed before is kept; "
+            f"make room or set results_dir=FOLDER, and start the same command again"
+        ) from error
+
+
+def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays as a compressed .npz, without pickle; the same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+class RunDirectory:
+    """The files of one run: one method, resolution, model and data set."""
+
+    def __init__(self, path: Path, protocol_folder: str) -> None:
+        """`protocol_folder` is `<protocol>-<key>`."""
+        self.path = path
+        self.protocol_path = path / protocol_folder
+
+    # Provenance
+
+    def read_provenance(self) -> dict[str, Any] | None:
+        """run.json, or None where the run has never started."""
+        return read_json(self.path / "run.json")
+
+    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
+        """Replace run.json."""
+        write_atomically(self.path / "run.json", (json.dumps(provenance, indent=2) + "\n").encode())
+
+    # Chunks
+
+    def write_maps(self, chunk: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Saliency maps of a chunk."""
+        write_atomically(self.path / "maps" / f"{chunk:06d}.npz", pack(arrays))
+
+    def read_maps(self, chunk: int) -> dict[str, np.ndarray] | None:
+        """Saliency maps of a chunk, or None where they are not there or damaged."""
+        try:
+            with np.load(self.path / "maps" / f"{chunk:06d}.npz", allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (FileNotFoundError, BadZipFile, ValueError, EOFError):
+            return None
+
+    def commit(self, chunk: int, curves: Mapping[str, np.ndarray], rows: list[Row]) -> None:
+        """Commit a chunk: its curves, and then its rows, which make it done."""
+        write_atomically(self.protocol_path / "curves" / f"{chunk:06d}.npz", pack(curves))
+        write_atomically(self.protocol_path / "records" / f"{chunk:06d}.csv", csv_text(COLUMNS, rows).encode())
+
+    def read_rows(self, chunk: int) -> list[Row]:
+        """The committed rows of a chunk, as text; empty where it is not done."""
+        path = self.protocol_path / "records" / f"{chunk:06d}.csv"
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        except FileNotFoundError:
+            return []
+        if any(set(row) != set(COLUMNS) or None in row.values() for row in rows):
+            return []  # damaged from outside: computed again
+        return rows
+
+    def merge_records(self) -> Path:
+        """Make records.csv from the committed chunks, in the manifest's order; return its path."""
+        target = self.protocol_path / "records.csv"
+        self.protocol_path.mkdir(parents=True, exist_ok=True)
+        # The lock keeps a process with an older view from overwriting a newer one.
+        with FileLock(self.protocol_path / ".records.lock"):
+            parts = sorted((self.protocol_path / "records").glob("[0-9]*.csv"))
+            text = csv_text(COLUMNS, [])
+            for part in parts:
+                text += part.read_text(encoding="utf-8").partition("\n")[2]
+            write_atomically(target, text.encode())
+        return target
+
+    def log_timing(self, line: Row) -> None:
+        """Append a chunk's line to timing.csv."""
+        path = self.path / "timing.csv"
+        try:
+            with path.open("a", newline="", encoding="utf-8") as file:
+                text = csv_text(TIMING_COLUMNS, [line])
+                file.write(text if file.tell() == 0 else text.partition("\n")[2])
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON file, or None where there is none; raises UserError where it is damaged."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}). The maps and rows beside it are untouched: restore the file, or move "
+            f"the folder {path.parent} away and start again"
+        ) from error
+    return content
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Row]) -> str:
+    """Rows as CSV with a header, full float precision, `\\n` line ends."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def read_records(path: Path) -> pd.DataFrame:
+    """A records.csv as a table with the types of its columns."""
+    return pd.read_csv(path, dtype={"image_id": str, "status": str, "error": str}, keep_default_na=True)

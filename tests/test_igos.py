@@ -1,0 +1,132 @@
+"""I-GOS against the literal implementation of METHODS.md, in float64 on a toy network."""
+
+from __future__ import annotations
+
+import literal
+import pytest
+import torch
+from toys import SmallConv, toy_image
+from torch import Tensor
+
+from igos_bench.errors import UserError
+from igos_bench.evaluate import Evaluator
+from igos_bench.methods import Igos
+from igos_bench.methods.igos import regulariser, regulariser_gradient
+from igos_bench.perturb import blend
+
+L1, L2, R = 0.1, 1.0, 8
+METHOD = Igos(lambdas={R: (L1, L2)}, path_steps=6)
+
+
+def setting(count: int = 3) -> tuple[Evaluator, Tensor, Tensor, Tensor]:
+    network = SmallConv(seed=0).double().eval()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    images = torch.stack([toy_image(seed) for seed in range(count)]).double()
+    baselines = torch.stack([literal.blur_baseline(image, 15, 8.0) for image in images])
+    evaluate = Evaluator(network, network, batch_size=4)
+    return evaluate, images, evaluate.logits(images).argmax(1), baselines
+
+
+def generators(count: int) -> list[torch.Generator]:
+    return [literal.image_generator(0, "igos", f"image{i}") for i in range(count)]
+
+
+def explain(method: Igos, evaluate: Evaluator, images: Tensor, targets: Tensor, baselines: Tensor, **more: object) -> Tensor:
+    return method(
+        evaluate,
+        images,
+        targets,
+        baselines=baselines,
+        resolution=R,
+        generators=more.get("generators") or generators(len(images)),  # type: ignore[arg-type]
+        run_generator=torch.Generator(),
+    )
+
+
+@pytest.mark.parametrize("noise", ["authors", "rgb"])
+def test_map_equals_the_literal_one(noise: str) -> None:
+    evaluate, images, targets, baselines = setting()
+    ours = explain(Igos(lambdas={R: (L1, L2)}, path_steps=6, noise=noise), evaluate, images, targets, baselines)
+    for b in range(len(images)):
+        theirs = literal.igos(
+            evaluate.network, images[b], baselines[b], int(targets[b]), resolution=R,
+            generator=literal.image_generator(0, "igos", f"image{b}"), l1=L1, l2=L2, path_steps=6, noise=noise,
+        )  # fmt: skip
+        assert (ours[b] - theirs).abs().max() < 1e-9
+        assert theirs.std() > 0.01, "a map that never moved shows nothing"
+
+
+def test_annealing_and_fallback_are_those_of_the_literal_one() -> None:
+    # Constant logits: f never moves, every search ends in the fallback step and l1 is annealed twice.
+    from toys import ConstantLogits
+
+    network = ConstantLogits().double()
+    _, images, _, baselines = setting(1)
+    evaluate = Evaluator(network, network)
+    trace: list[literal.IgosStep] = []
+    theirs = literal.igos(
+        network, images[0], baselines[0], 1, resolution=R, generator=generators(1)[0], l1=L1, l2=L2, path_steps=6,
+        trace=trace,
+    )  # fmt: skip
+    ours = explain(METHOD, evaluate, images, torch.tensor([1]), baselines)
+    assert (ours[0] - theirs).abs().max() < 1e-12
+    method = Igos()
+    l1 = torch.tensor([1.0, 1.0])
+    history = [torch.tensor([0.5, 0.5])] + [torch.tensor([0.5, 0.4])] * 14
+    seen = []
+    for iteration in range(15):
+        l1 = method.annealed(l1, iteration, history)
+        seen.append(l1.tolist())
+    assert seen[6] == [1.0, 1.0]
+    assert seen[7] == pytest.approx([0.1, 1.0])
+    assert seen[11] == pytest.approx([0.1, 1.0])
+    assert seen[12] == pytest.approx([0.02, 1.0])
+
+
+def test_a_batch_gives_what_each_image_gives_alone() -> None:
+    evaluate, images, targets, baselines = setting()
+    together = explain(METHOD, evaluate, images, targets, baselines)
+    for b in range(len(images)):
+        one = slice(b, b + 1)
+        alone = explain(
+            METHOD, evaluate, images[one], targets[one], baselines[one], generators=[generators(len(images))[b]]
+        )
+        assert torch.equal(together[one], alone)
+
+
+def test_regulariser_gradient_is_the_gradient() -> None:
+    masks = torch.rand(2, 1, R, R, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    l1, l2 = torch.tensor([0.3, 2.0]).double(), torch.tensor([4.0, 0.5]).double()
+    (expected,) = torch.autograd.grad(regulariser(masks, l1, l2).sum(), masks)
+    assert (regulariser_gradient(masks.detach(), l1, l2) - expected).abs().max() < 1e-12
+    ones = torch.ones(1, 1, R, R)
+    assert regulariser_gradient(ones, torch.tensor([1.0]), torch.tensor([0.0])).abs().max() == 0
+
+
+def test_line_search_decreases_the_objective_or_falls_back() -> None:
+    evaluate, images, targets, baselines = setting()
+    masks = torch.ones(len(images), 1, R, R, dtype=torch.float64)
+    l1, l2 = (torch.full((len(images),), value, dtype=torch.float64) for value in (L1, L2))
+    probability = evaluate.probability(blend(images, baselines, masks), targets)
+    slope = METHOD.path_gradient(evaluate, images, targets, baselines, masks, generators(len(images)))
+    direction = slope + regulariser_gradient(masks, l1, l2)
+    found, value = METHOD.line_search(evaluate, images, targets, baselines, masks, probability, direction, l1, l2)
+    assert torch.allclose(value, evaluate.probability(blend(images, baselines, found), targets))
+    assert (value + regulariser(found, l1, l2) < probability + regulariser(masks, l1, l2)).all()
+    assert 0 <= found.min() and found.max() <= 1
+
+
+def test_random_state_is_left_alone() -> None:
+    evaluate, images, targets, baselines = setting(1)
+    before = torch.get_rng_state()
+    explain(METHOD, evaluate, images, targets, baselines)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(UserError, match="method.noise='red' is unknown; choices: authors, rgb"):
+        Igos(noise="red")
+    evaluate, images, targets, baselines = setting(1)
+    with pytest.raises(UserError, match=r"no \(l1, l2\) for resolution 8"):
+        explain(Igos(), evaluate, images, targets, baselines)

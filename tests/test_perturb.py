@@ -1,0 +1,38 @@
+"""Baselines, upsampling and its adjoint."""
+
+from __future__ import annotations
+
+import literal
+import pytest
+import torch
+from toys import toy_image
+
+from igos_bench.errors import UserError
+from igos_bench.perturb import Baseline, blend, upsample, upsample_adjoint
+
+
+@pytest.mark.parametrize("r", [1, 8, 14, 64])
+def test_adjoint(r: int) -> None:
+    draw = torch.Generator().manual_seed(r)
+    masks = torch.rand(2, 1, r, r, dtype=torch.float64, generator=draw)
+    slopes = torch.rand(2, 1, 64, 64, dtype=torch.float64, generator=draw)
+    there = (upsample(masks, 64) * slopes).sum()
+    assert there == pytest.approx(float((masks * upsample_adjoint(slopes, r)).sum()), rel=1e-12)
+
+
+def test_blur_is_the_literal_one() -> None:
+    image = toy_image(0, size=64).double()
+    assert (Baseline()(image[None])[0] - literal.blur_baseline(image)).abs().max() < 1e-12
+
+
+def test_blend_ends() -> None:
+    image, baseline = toy_image(0)[None], toy_image(1)[None]
+    assert torch.equal(blend(image, baseline, torch.ones(1, 1, 32, 32)), image)
+    assert torch.equal(blend(image, baseline, torch.zeros(1, 1, 32, 32)), baseline)
+
+
+def test_impossible_baselines_are_named() -> None:
+    with pytest.raises(UserError, match="unknown baseline kind 'noise'"):
+        Baseline("noise")
+    with pytest.raises(UserError, match="odd kernel_size"):
+        Baseline("blur", 50, 50.0)
