@@ -173,13 +173,18 @@ def _summary(rows: list[Row], directory: Path, records: Path) -> int:
             print(f"{key:10}{mean:.4f} ± {error:.4f} (standard error, {len(ok)} images; {better} is better)")
         explain, score = _mean(ok, "explain_seconds"), _mean(ok, "score_seconds")
         print(f"seconds   {explain:.2f} explaining, {score:.2f} scoring an image")
-        print(f"passes    {_mean(ok, 'forwards'):.1f} forward, {_mean(ok, 'backwards'):.1f} backward explaining an image")
+        print(
+            f"passes    {_mean(ok, 'forwards'):.1f} forward, {_mean(ok, 'backwards'):.1f} backward explaining an image"
+        )
     print(f"maps      {directory / 'maps'}\nrecords   {records}")
     print("next      `igos-bench table` makes the table of all runs")
     for row in failed:
         print(f"failed    {row['image_id']}: {row.get('error')}", file=sys.stderr)
     if failed:
-        print(f"igos-bench: {len(failed)} of {len(rows)} images failed; the same command tries them again", file=sys.stderr)
+        print(
+            f"igos-bench: {len(failed)} of {len(rows)} images failed; the same command tries them again",
+            file=sys.stderr,
+        )
     return 3 if failed else 0
 
 
@@ -231,5 +236,3 @@ def _unknown(what: str, found: str, choices: Sequence[str], show: Sequence[str] 
     near = get_close_matches(found, choices, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {what} {found!r}{hint}; choices: {', '.join(show or choices)}"
-
-

@@ -4,34 +4,52 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
 
 from .config import DataConfig
-from .errors import UserError
+from .errors import ImageError, UserError
 
-EXTENSIONS = frozenset(".jpg .jpeg .png .bmp .gif .tif .tiff .webp .ppm .pgm".split())
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+# What cannot be printed on one line, what is not UTF-8 (lone surrogates), and the backslash that escapes them.
+_UNPRINTABLE = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """One image: its id, its class (None where it is not known) and its file."""
+    """One image.
+
+    Attributes:
+        image_id: Unique in its data set, printable, the same on every machine.
+        label: ImageNet's class index, or None where it is not known.
+        path: The file.
+    """
 
     image_id: str
     label: int | None
     path: Path
 
+    def open(self) -> BinaryIO:
+        """Open the encoded image; see `open_regular`."""
+        return open_regular(self.path)
+
 
 @dataclass(frozen=True)
 class Manifest:
-    """All images of a data set in their seeded order.
+    """All images of a data set, in their seeded order.
 
     Attributes:
-        name: Of the data set.
-        images: Ordered by sha256("seed|image_id"): whatever the file system's order, and a smaller limit is a prefix.
-        sha256: Over ids, sizes in bytes and seed, so that results of folders with other images never mix.
+        name: Of the data set, as in the configuration.
+        images: Ordered by sha256 of "seed|image_id": no file system has a say, and a smaller limit is a prefix.
+        sha256: Over the seed and every image's id and size in bytes (the sample: ids alone), so that results on
+            other images never mix. Two folders with the same ids and sizes count as the same data.
     """
 
     name: str
@@ -39,88 +57,144 @@ class Manifest:
     sha256: str
 
     def take(self, limit: int | None) -> tuple[ImageSource, ...]:
-        """The first `limit` images, or all."""
+        """Return the first `limit` images; all of them where it is None or larger than the data set."""
         return self.images[:limit]
 
 
 def read_manifest(config: DataConfig) -> Manifest:
-    """List a data set.
+    """List a data set without opening any of its images.
+
+    `layout=sample` is the 20 photographs that foolbox carries: id = file stem, label = the class in the name.
+
+    `layout=folder` is every file below `root` that is named like an image, readable or not; hidden files are skipped.
+    The id is the path relative to `root`, with `/` between its parts and `\\` escapes for what cannot be printed.
+    Where every image lies in a first-level folder, those folders are the labels if all of them are wnids (ImageNet's
+    index) or all are decimal integers (that number). Otherwise there are no labels: class folders numbered in some
+    other order would be wrong labels.
 
     Raises:
-        UserError: No such layout or root, no images there, or a limit below 1.
+        UserError: The layout or the root does not exist, there are no images in it, or the limit is below 1.
     """
-    layouts = {"sample": _sample, "folder": _folder}
-    if config.layout not in layouts:
-        raise UserError(f"unknown data.layout {config.layout!r}; choices: {', '.join(layouts)}")
     if config.limit is not None and config.limit < 1:
-        raise UserError(f"data.limit must be at least 1, found {config.limit}")
-    images = layouts[config.layout](config)
-    ordered = sorted(images, key=lambda image: hashlib.sha256(f"{config.seed}|{image.image_id}".encode()).digest())
-    lines = [f"{image.image_id}\t{_size(image.path)}" for image in sorted(images, key=lambda image: image.image_id)]
-    digest = hashlib.sha256("\n".join([str(config.seed), *lines]).encode()).hexdigest()
-    return Manifest(config.name, tuple(ordered), digest)
+        raise UserError(f"data.limit={config.limit} takes no images: give 1 or more, or null for all")
+    if config.layout == "sample":
+        images = _sample()
+        lines = sorted(image.image_id for image in images)
+    elif config.layout == "folder":
+        images = _folder(config)
+        lines = sorted(f"{image.image_id}\t{_size(image.path)}" for image in images)
+    else:
+        raise UserError(f"data.layout={config.layout} is not known: choose sample or folder")
+    return Manifest(
+        config.name,
+        tuple(sorted(images, key=lambda image: _sha256(f"{config.seed}|{image.image_id}"))),
+        _sha256("\n".join([str(config.seed), *lines])),
+    )
 
 
-def _sample(_config: DataConfig) -> list[ImageSource]:
-    """foolbox's photographs, `imagenet_<nn>_<class>.jpg`; found without importing foolbox, which is slow."""
-    package = find_spec("foolbox")
-    if package is None or not package.submodule_search_locations:
-        raise UserError("data=sample needs the package foolbox: pip install 'igos-bench[sample]'")
-    paths = sorted(Path(package.submodule_search_locations[0], "data").glob("imagenet_*_*.jpg"))
-    if not paths:
-        raise UserError("foolbox is installed without its photographs: pip install --force-reinstall foolbox")
-    return [ImageSource(path.stem, int(path.stem.rpartition("_")[2]), path) for path in paths]
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; anything else could wait for ever, as a fifo does.
 
-
-def _folder(config: DataConfig) -> list[ImageSource]:
-    """Every file below `data.root` that is named like an image.
-
-    Labels come from the first-level folders where every image lies in one: ImageNet's index where all are its wnids,
-    the number itself where all are numbers. In any other case there are none: an index in some other order would be
-    a wrong label.
+    Raises:
+        ImageError: It is not a regular file, or may not be read.
     """
-    if config.root is None:
-        raise UserError(f"data={config.name} needs a folder of images: data.root=FOLDER")
-    root = Path(config.root).expanduser()
-    if not root.is_dir():
-        found = "is a file" if root.exists() else "does not exist"
-        raise UserError(f"data.root={root} {found}: give a folder of images")
-    paths, others = [], 0
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in [*files, *folders]:
-            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
-                paths.append(Path(folder, name))
-            else:
-                others += name in files
-    if not paths:
-        endings = " ".join(sorted(EXTENSIONS))
-        raise UserError(f"data.root={root} holds no images ({others} other files); looked for {endings}")
-    relative = [path.relative_to(root) for path in paths]
-    ids = [os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace") for path in relative]
-    classes = [path.parts[0] if len(path.parts) > 1 else "" for path in relative]
-    labels = _labels(set(classes))
-    return [ImageSource(i, labels.get(c), path) for i, c, path in zip(ids, classes, paths, strict=True)]
-
-
-def _labels(classes: set[str]) -> dict[str, int]:
-    if all(name.isdecimal() for name in classes):
-        return {name: int(name) for name in classes}
-    wnids = imagenet_wnids()
-    return {name: wnids[name] for name in classes} if classes <= wnids.keys() else {}
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            return path.open("rb")
+    except FileNotFoundError:
+        raise ImageError("a link to nothing" if path.is_symlink() else "no such file") from None
+    except OSError as error:
+        raise ImageError(f"cannot be opened: {error.strerror}") from error
+    raise ImageError(f"not a regular file but a {'folder' if stat.S_ISDIR(mode) else 'fifo, socket or device'}")
 
 
 def imagenet_wnids() -> dict[str, int]:
-    """ImageNet's 1,000 wnids and their class indices, from the list that timm carries."""
-    package = find_spec("timm")
-    assert package is not None and package.submodule_search_locations  # a core dependency
-    names = Path(package.submodule_search_locations[0], "data", "_info", "imagenet_synsets.txt").read_text().split()
-    return {name: index for index, name in enumerate(names)}
+    """Return ImageNet's 1,000 wnids with their class indices, from timm's list, without the seconds of importing it."""
+    path = _package_folder("timm", "pip install timm") / "data" / "_info" / "imagenet_synsets.txt"
+    return {wnid: index for index, wnid in enumerate(path.read_text(encoding="utf-8").split())}
 
 
-def _size(path: Path) -> int:
+def _sample() -> list[ImageSource]:
+    folder = _package_folder("foolbox", "pip install 'igos-bench[sample]'") / "data"
+    paths = list(folder.glob("imagenet_*_*.jpg"))
+    if not paths:
+        raise UserError(f"{folder} has no imagenet_<nn>_<class>.jpg: pip install --force-reinstall foolbox")
+    return [ImageSource(path.stem, int(path.stem.rpartition("_")[2]), path) for path in paths]
+
+
+def _package_folder(package: str, remedy: str) -> Path:
+    """Where a package is installed; it is not imported."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the package {package} is not installed: {remedy}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _folder(config: DataConfig) -> list[ImageSource]:
+    if not config.root:
+        raise UserError(f"data={config.name} needs data.root=FOLDER, the folder that holds the images")
+    root = Path(os.path.expanduser(config.root))  # noqa: PTH111 - pathlib's raises for an unknown ~user
+    if not os.path.isdir(root):  # noqa: PTH112 - pathlib's raises where a parent may not be entered
+        found = "is a file, not a folder" if os.path.lexists(root) else "does not exist"
+        raise UserError(f"data.root={config.root} {found}: give the folder that holds the images")
+    names: list[Path] = []
+    others: Counter[str] = Counter()
+    for path in _walk(root, frozenset()):
+        if path.suffix.lower() in EXTENSIONS:
+            names.append(path.relative_to(root))
+        else:
+            others[path.suffix.lower() or "without an ending"] += 1
+    if not names:
+        found = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5)) or "no files at all"
+        raise UserError(
+            f"data.root={config.root} holds no images: looked at all depths for {' '.join(EXTENSIONS)}, found {found}"
+        )
+    label = _labels({name.parts[0] if len(name.parts) > 1 else "" for name in names})
+    return [ImageSource(_image_id(name), label.get(name.parts[0]), root / name) for name in names]
+
+
+def _walk(folder: Path, ancestors: frozenset[Path]) -> Iterator[Path]:
+    """Everything below a folder but folders and hidden names. Links are followed, though not in a circle.
+
+    A folder that is named like an image counts as one, to be reported as an image that cannot be read.
+    """
+    ancestors |= {folder.resolve()}
+    try:
+        with os.scandir(folder) as entries:
+            found = [(Path(entry.path), entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"{folder} cannot be listed: {error.strerror}; mend it or move it out of data.root") from error
+    for path, is_folder in found:
+        if not is_folder or path.suffix.lower() in EXTENSIONS:
+            yield path
+        elif path.resolve() not in ancestors:
+            yield from _walk(path, ancestors)
+
+
+def _labels(folders: set[str]) -> dict[str, int]:
+    """The class of every first-level folder ("" stands for none), or nothing; see `read_manifest`."""
+    if all(re.fullmatch("[0-9]+", folder) for folder in folders):
+        return {folder: int(folder) for folder in folders}
+    if all(re.fullmatch("n[0-9]{8}", folder) for folder in folders) and folders <= (wnids := imagenet_wnids()).keys():
+        return wnids
+    return {}
+
+
+def _image_id(name: Path) -> str:
+    # By way of bytes: the id must not depend on the locale that Python decoded the name with.
+    text = os.fsencode(name.as_posix()).decode("utf-8", "surrogateescape")
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def _size(path: Path) -> int | None:
+    """Bytes in a regular file; None for anything else, which will not be opened."""
     try:
         found = path.stat()
     except OSError:
-        return -1
-    return found.st_size if stat.S_ISREG(found.st_mode) else -1
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

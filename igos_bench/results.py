@@ -31,11 +31,8 @@ from filelock import FileLock
 
 from .errors import UserError
 
-COLUMNS = (
-    "image_id,label,target,score_image,score_baseline,deletion_auc,insertion_auc,ties,"
-    "explain_seconds,score_seconds,forwards,backwards,status,error"
-).split(",")
-TIMING_COLUMNS = "chunk,images,decode_seconds,explain_seconds,score_seconds,forwards,backwards,peak_memory_mb".split(",")
+COLUMNS = ["image_id", "label", "target", "score_image", "score_baseline", "deletion_auc", "insertion_auc", "ties", "explain_seconds", "score_seconds", "forwards", "backwards", "status", "error"]
+TIMING_COLUMNS = ["chunk", "images", "decode_seconds", "explain_seconds", "score_seconds", "forwards", "backwards", "peak_memory_mb"]
 
 Row = dict[str, Any]
 

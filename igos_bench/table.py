@@ -12,11 +12,7 @@ from scipy import stats
 from .errors import UserError
 from .results import csv_text, read_json, read_records, write_atomically
 
-COLUMNS = (
-    "method,resolution,model,data,protocol,n,requested,deletion_auc,deletion_ci_low,deletion_ci_high,"
-    "insertion_auc,insertion_ci_low,insertion_ci_high,explain_seconds,score_seconds,"
-    "paper_deletion,paper_insertion,run_key"
-).split(",")
+COLUMNS = ["method", "resolution", "model", "data", "protocol", "n", "requested", "deletion_auc", "deletion_ci_low", "deletion_ci_high", "insertion_auc", "insertion_ci_low", "insertion_ci_high", "explain_seconds", "score_seconds", "paper_deletion", "paper_insertion", "run_key"]
 
 
 def paper_table() -> dict[tuple[str, int], tuple[float, float]]:

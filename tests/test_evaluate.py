@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import SmallConv, toy_image
 from torch import Tensor, nn
+from toys import SmallConv, toy_image
 
 from igos_bench.evaluate import Evaluator
 

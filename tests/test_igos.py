@@ -5,8 +5,8 @@ from __future__ import annotations
 import literal
 import pytest
 import torch
-from toys import SmallConv, toy_image
 from torch import Tensor
+from toys import SmallConv, toy_image
 
 from igos_bench.errors import UserError
 from igos_bench.evaluate import Evaluator
@@ -32,7 +32,9 @@ def generators(count: int) -> list[torch.Generator]:
     return [literal.image_generator(0, "igos", f"image{i}") for i in range(count)]
 
 
-def explain(method: Igos, evaluate: Evaluator, images: Tensor, targets: Tensor, baselines: Tensor, **more: object) -> Tensor:
+def explain(
+    method: Igos, evaluate: Evaluator, images: Tensor, targets: Tensor, baselines: Tensor, **more: object
+) -> Tensor:
     return method(
         evaluate,
         images,
@@ -114,7 +116,7 @@ def test_line_search_decreases_the_objective_or_falls_back() -> None:
     found, value = METHOD.line_search(evaluate, images, targets, baselines, masks, probability, direction, l1, l2)
     assert torch.allclose(value, evaluate.probability(blend(images, baselines, found), targets))
     assert (value + regulariser(found, l1, l2) < probability + regulariser(masks, l1, l2)).all()
-    assert 0 <= found.min() and found.max() <= 1
+    assert found.min() >= 0 and found.max() <= 1
 
 
 def test_random_state_is_left_alone() -> None:

@@ -16,7 +16,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 import torchvision
 from PIL import Image
 from torch import Tensor, fx, nn

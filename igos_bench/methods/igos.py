@@ -151,9 +151,7 @@ class Igos:
         step = self.first_step
         while len(searching):
             trial = (masks[searching] - step * direction[searching]).clamp(0, 1)
-            value = evaluate.probability(
-                blend(images[searching], baselines[searching], trial), targets[searching]
-            )
+            value = evaluate.probability(blend(images[searching], baselines[searching], trial), targets[searching])
             found_masks[searching], found_probability[searching] = trial, value
             if step < self.smallest_step:
                 break

@@ -1,0 +1,54 @@
+# Everything runs from .venv, made on first use and again only when pyproject.toml or constraints.txt change.
+PYTHON ?= python3.11 python3
+BIN := .venv/bin
+SAMPLE := .venv/sample.stamp
+DEV := .venv/dev.stamp
+
+.PHONY: help demo test test-long check bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(SAMPLE) ## I-GOS at 28 x 28 on the embedded sample
+	$(BIN)/igos-bench
+
+test: $(DEV) ## the tests, without the long ones
+	$(BIN)/python -m pytest -q tests -m "not long"
+
+test-long: $(DEV) ## the tests that take minutes
+	$(BIN)/python -m pytest -q tests -m long
+
+check: $(DEV) ## format, lint and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy --strict igos_bench scripts
+
+bench: $(SAMPLE) ## the speed of this machine
+	$(BIN)/python scripts/bench.py
+
+clean: ## remove .venv, caches and builds; results stay
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+define install
+	@echo "installing igos-bench[$(1)] into .venv: about two minutes and 5.5 GB the first time"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(1)]'
+endef
+
+$(SAMPLE): pyproject.toml constraints.txt | $(BIN)/pip
+	$(call install,sample)
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(BIN)/pip
+	$(call install,dev)
+	@touch $@ $(SAMPLE)  # dev has the sample in it: a later `make demo` installs nothing
+
+# pip is the last thing that `venv` writes: an interrupted attempt is made again.
+$(BIN)/pip:
+	@for python in $(PYTHON); do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "making .venv with $$($$python --version)"; exec $$python -m venv .venv; \
+		fi; \
+	done; \
+	echo "igos-bench needs Python 3.11 or newer; tried: $(PYTHON). Install one, or name yours: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; \
+	exit 1
