@@ -62,7 +62,7 @@ class Manifest:
 
 
 def read_manifest(config: DataConfig) -> Manifest:
-    """List a data set without opening any of its images.
+    r"""List a data set without opening any of its images.
 
     `layout=sample` is the 20 photographs that foolbox carries: id = file stem, label = the class in the name.
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -49,7 +49,7 @@ def decode(file: BinaryIO, *, max_pixels: int) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except ImageError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError("not an image that Pillow reads") from None
     except (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error, MemoryError) as error:
         raise ImageError(f"cannot be decoded: {error}") from error

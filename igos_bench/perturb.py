@@ -50,7 +50,7 @@ class Baseline:
 
 
 def upsample(masks: Tensor, size: int) -> Tensor:
-    """Upsample masks (N,1,r,r) to (N,1,size,size), bilinearly with `align_corners=True`; the identity where r = size."""
+    """Upsample masks (N,1,r,r) to (N,1,size,size), bilinearly with `align_corners=True`; itself where r = size."""
     if masks.shape[-1] == size:
         return masks
     return F.interpolate(masks, size=(size, size), mode="bilinear", align_corners=True)
@@ -77,6 +77,6 @@ def upsample_adjoint(gradients: Tensor, resolution: int) -> Tensor:
 
 
 def blend(images: Tensor, baselines: Tensor, masks: Tensor) -> Tensor:
-    """Phi(x, M) = x * up(M) + baseline * (1 - up(M)); masks (N,1,r,r) in [0, 1], 1 keeps the image (seed paper, eq. 2)."""
+    """Phi(x, M) = x * up(M) + baseline * (1 - up(M)); masks (N,1,r,r) in [0, 1], 1 keeps the image (seed paper)."""
     kept = upsample(masks, images.shape[-1])
     return images * kept + baselines * (1 - kept)

@@ -31,8 +31,32 @@ from filelock import FileLock
 
 from .errors import UserError
 
-COLUMNS = ["image_id", "label", "target", "score_image", "score_baseline", "deletion_auc", "insertion_auc", "ties", "explain_seconds", "score_seconds", "forwards", "backwards", "status", "error"]
-TIMING_COLUMNS = ["chunk", "images", "decode_seconds", "explain_seconds", "score_seconds", "forwards", "backwards", "peak_memory_mb"]
+COLUMNS = (
+    "image_id",
+    "label",
+    "target",
+    "score_image",
+    "score_baseline",
+    "deletion_auc",
+    "insertion_auc",
+    "ties",
+    "explain_seconds",
+    "score_seconds",
+    "forwards",
+    "backwards",
+    "status",
+    "error",
+)
+TIMING_COLUMNS = (
+    "chunk",
+    "images",
+    "decode_seconds",
+    "explain_seconds",
+    "score_seconds",
+    "forwards",
+    "backwards",
+    "peak_memory_mb",
+)
 
 Row = dict[str, Any]
 
@@ -160,8 +184,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def csv_text(columns: Iterable[str], rows: Iterable[Row]) -> str:
-    """Rows as CSV with a header, full float precision, `\\n` line ends."""
+def csv_text(columns: Iterable[str], rows: Iterable[Mapping[Any, Any]]) -> str:
+    """Rows as CSV with a header, full float precision, Unix line ends."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import warnings
 from pathlib import Path
 
@@ -12,19 +13,41 @@ from scipy import stats
 from .errors import UserError
 from .results import csv_text, read_json, read_records, write_atomically
 
-COLUMNS = ["method", "resolution", "model", "data", "protocol", "n", "requested", "deletion_auc", "deletion_ci_low", "deletion_ci_high", "insertion_auc", "insertion_ci_low", "insertion_ci_high", "explain_seconds", "score_seconds", "paper_deletion", "paper_insertion", "run_key"]
+COLUMNS = (
+    "method",
+    "resolution",
+    "model",
+    "data",
+    "protocol",
+    "n",
+    "requested",
+    "deletion_auc",
+    "deletion_ci_low",
+    "deletion_ci_high",
+    "insertion_auc",
+    "insertion_ci_low",
+    "insertion_ci_high",
+    "explain_seconds",
+    "score_seconds",
+    "paper_deletion",
+    "paper_insertion",
+    "run_key",
+)
 
 
 def paper_table() -> dict[tuple[str, int], tuple[float, float]]:
     """Table 1 of the seed paper: (method, resolution) -> (deletion, insertion), on VGG19 and 5,000 ImageNet images."""
     here = Path(__file__).parent
     path = next(p for p in (here / "paper_table1.csv", here.parent / "results" / "paper_table1.csv") if p.exists())
-    table = pd.read_csv(path)
-    return {(row.method, int(row.resolution)): (row.deletion_auc, row.insertion_auc) for row in table.itertuples()}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {
+            (row["method"], int(row["resolution"])): (float(row["deletion_auc"]), float(row["insertion_auc"]))
+            for row in csv.DictReader(file)
+        }
 
 
 def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Bootstrap interval (scipy's BCa, 10,000 resamples, seeded) of the mean; not a number for fewer than two values."""
+    """Bootstrap interval (scipy's BCa, 10,000 resamples, seeded) of the mean; nan for fewer than two values."""
     if len(values) < 2:
         return float("nan"), float("nan")
     if np.ptp(values) == 0:
@@ -72,7 +95,7 @@ def make_table(results_dir: Path) -> pd.DataFrame:
         rows.append(row)
     if not rows:
         raise UserError(f"no runs under {results_dir / 'runs'}: make one with `igos-bench method=igos resolution=28`")
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
     return table.sort_values(["model", "data", "protocol", "method", "resolution"], ascending=[True] * 4 + [False])
 
 

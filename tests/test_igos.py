@@ -127,7 +127,7 @@ def test_random_state_is_left_alone() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(UserError, match="method.noise='red' is unknown; choices: authors, rgb"):
+    with pytest.raises(UserError, match=r"method.noise='red' is unknown; choices: authors, rgb"):
         Igos(noise="red")
     evaluate, images, targets, baselines = setting(1)
     with pytest.raises(UserError, match=r"no \(l1, l2\) for resolution 8"):

@@ -103,5 +103,5 @@ def test_ties() -> None:
 
 
 def test_unknown_choice_is_named() -> None:
-    with pytest.raises(UserError, match="protocol.area='simpson' is unknown; choices: trapezoid, right"):
+    with pytest.raises(UserError, match=r"protocol.area='simpson' is unknown; choices: trapezoid, right"):
         protocol(area="simpson")
