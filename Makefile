@@ -4,7 +4,7 @@ BIN := .venv/bin
 SAMPLE := .venv/sample.stamp
 DEV := .venv/dev.stamp
 
-.PHONY: help demo test test-long check bench clean
+.PHONY: help demo test test-long check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,17 +21,15 @@ test-long: $(DEV) ## the tests that take minutes
 check: $(DEV) ## format, lint and types
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy --strict igos_bench scripts
+	$(BIN)/mypy --strict igos_bench
 
-bench: $(SAMPLE) ## the speed of this machine
-	$(BIN)/python scripts/bench.py
 
 clean: ## remove .venv, caches and builds; results stay
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 define install
-	@echo "installing igos-bench[$(1)] into .venv: about two minutes and 5.5 GB the first time"
+	@echo "installing igos-bench[$(1)] into .venv: about two minutes and 6 GB the first time"
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(1)]'
 endef
 
@@ -50,5 +48,6 @@ $(BIN)/pip:
 			echo "making .venv with $$($$python --version)"; exec $$python -m venv .venv; \
 		fi; \
 	done; \
-	echo "igos-bench needs Python 3.11 or newer; tried: $(PYTHON). Install one, or name yours: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; \
+	echo "igos-bench needs Python 3.11 or newer; tried: $(PYTHON)." \
+		"Install one, or name yours: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; \
 	exit 1

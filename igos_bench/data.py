@@ -67,7 +67,7 @@ def read_manifest(config: DataConfig) -> Manifest:
     `layout=sample` is the 20 photographs that foolbox carries: id = file stem, label = the class in the name.
 
     `layout=folder` is every file below `root` that is named like an image, readable or not; hidden files are skipped.
-    The id is the path relative to `root`, with `/` between its parts and `\\` escapes for what cannot be printed.
+    The id is the path relative to `root`, with `/` between its parts and `\` escapes for what cannot be printed.
     Where every image lies in a first-level folder, those folders are the labels if all of them are wnids (ImageNet's
     index) or all are decimal integers (that number). Otherwise there are no labels: class folders numbered in some
     other order would be wrong labels.
@@ -135,7 +135,7 @@ def _folder(config: DataConfig) -> list[ImageSource]:
     if not config.root:
         raise UserError(f"data={config.name} needs data.root=FOLDER, the folder that holds the images")
     root = Path(os.path.expanduser(config.root))  # noqa: PTH111 - pathlib's raises for an unknown ~user
-    if not os.path.isdir(root):  # noqa: PTH112 - pathlib's raises where a parent may not be entered
+    if not _is_folder(root):
         found = "is a file, not a folder" if os.path.lexists(root) else "does not exist"
         raise UserError(f"data.root={config.root} {found}: give the folder that holds the images")
     names: list[Path] = []
@@ -146,7 +146,8 @@ def _folder(config: DataConfig) -> list[ImageSource]:
         else:
             others[path.suffix.lower() or "without an ending"] += 1
     if not names:
-        found = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5)) or "no files at all"
+        commonest = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
+        found = ", ".join(f"{count} {ending}" for ending, count in commonest) or "no files at all"
         raise UserError(
             f"data.root={config.root} holds no images: looked at all depths for {' '.join(EXTENSIONS)}, found {found}"
         )
@@ -162,14 +163,18 @@ def _walk(folder: Path, ancestors: frozenset[Path]) -> Iterator[Path]:
     ancestors |= {folder.resolve()}
     try:
         with os.scandir(folder) as entries:
-            found = [(Path(entry.path), entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+            paths = [Path(entry.path) for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise UserError(f"{folder} cannot be listed: {error.strerror}; mend it or move it out of data.root") from error
-    for path, is_folder in found:
-        if not is_folder or path.suffix.lower() in EXTENSIONS:
+    for path in paths:
+        if path.suffix.lower() in EXTENSIONS or not _is_folder(path):
             yield path
         elif path.resolve() not in ancestors:
             yield from _walk(path, ancestors)
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 - pathlib's raises where a parent may not be entered
 
 
 def _labels(folders: set[str]) -> dict[str, int]:

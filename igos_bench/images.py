@@ -2,103 +2,138 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
 from .config import Preprocessing
-from .data import ImageSource
+from .data import ImageSource, open_regular
 from .errors import ImageError
 
-# `decode` checks the size itself, against `data.max_pixels`.
+# Not every format that Pillow knows: a file named .jpg must not reach a PostScript interpreter.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+# Pillow's own limit is one for the whole process, and first warns; `decode` checks `data.max_pixels` instead.
 Image.MAX_IMAGE_PIXELS = None
 
 
-def decode(file: BinaryIO, *, max_pixels: int) -> np.ndarray:
-    """Decode an image to 8-bit RGB, (H,W,3) uint8.
+def decode(source: Path | BinaryIO, *, max_pixels: int) -> NDArray[np.uint8]:
+    """Decode an image to 8-bit RGB.
 
-    Alpha is dropped, 16-bit values are scaled to 8, of an animation the first frame is taken, and EXIF orientation is
-    ignored, as ImageNet's evaluation does.
+    Grey becomes three equal channels, a palette its colours, CMYK what Pillow makes of it, and alpha is dropped (not
+    blended), as torchvision's loader does. 16-bit grey is scaled, round(value / 257), where Pillow would clip it; of
+    16-bit colour Pillow keeps the high byte. An animation gives its first frame. EXIF orientation is ignored, as in
+    ImageNet's evaluation (but for TIFF, where Pillow applies it).
+
+    Args:
+        source: The file, or its content opened for reading, which stays open.
+        max_pixels: Largest width x height; a larger image is refused before its pixels are decoded.
+
+    Returns:
+        (H, W, 3), read-only.
 
     Raises:
-        ImageError: Not an image, truncated, too large, or of a kind that is not read.
+        ImageError: Not a regular file, not an image, truncated, too large, or without a known range of values.
     """
+    if isinstance(source, Path):
+        with open_regular(source) as file:
+            return decode(file, max_pixels=max_pixels)
     try:
-        with Image.open(file) as image:
+        with Image.open(source, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise ImageError(f"too large: {image.width} x {image.height} pixels, data.max_pixels={max_pixels}")
             image.load()
-            if image.mode == "F":
-                raise ImageError("floating-point pixels, whose range is not known")
-            if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16
-                values = np.asarray(image).astype(np.int64)
-                if values.min() < 0 or values.max() > 65535:
-                    raise ImageError("32-bit pixels beyond 16 bits, whose range is not known")
-                grey = ((values + 128) // 257).astype(np.uint8)
-                return np.repeat(grey[:, :, None], 3, axis=2)
-            return np.asarray(image.convert("RGB"))
+            return _to_rgb(image)
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError("not an image that Pillow reads") from None
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error, MemoryError) as error:
-        raise ImageError(f"cannot be decoded: {error}") from error
+        raise ImageError(f"not an image: its content is none of {', '.join(FORMATS)}") from None
+    except Exception as error:  # on damaged files Pillow raises nearly anything, and one file must not end a run
+        reason = str(error) or type(error).__name__
+        cut = isinstance(error, EOFError) or "truncated" in reason.lower() or "EOF" in reason
+        raise ImageError(f"{'truncated' if cut else 'cannot be decoded'}: {reason}") from error
 
 
-def preprocess(pixels: np.ndarray, preprocessing: Preprocessing, size: int = 224) -> Tensor:
-    """Squash (H,W,3) uint8 to float32 (3,size,size) in [0, 1], without a crop.
+def preprocess(pixels: NDArray[np.uint8], preprocessing: Preprocessing, size: int = 224) -> Tensor:
+    """Squash an image to a square, without a crop.
 
-    `plain` is half-pixel bilinear without antialiasing; `antialias` is Pillow's bilinear resize of the 8-bit image,
-    which most other code uses.
+    Args:
+        pixels: (H, W, 3).
+        preprocessing: `plain` is half-pixel bilinear interpolation of the values in float32. `antialias` is Pillow's
+            bilinear resize, which filters before it shrinks and rounds to 8 bits again: what torchvision's `Resize`
+            does to a Pillow image, and so most published code. (`interpolate(antialias=True)` would not round.)
+        size: Width and height of the result.
+
+    Returns:
+        float32 (3, size, size) in [0, 1].
     """
     if preprocessing is Preprocessing.antialias:
         pixels = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
-        return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous().float() / 255
-    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
-    return F.interpolate(image, size=(size, size), mode="bilinear", align_corners=False)[0]
-
-
-def read(path: Path, preprocessing: Preprocessing, max_pixels: int) -> Tensor | ImageError:
-    """Read one file; what is wrong with it is returned, not raised."""
-    try:
-        if not path.is_file():  # a fifo would wait for ever
-            kind = "does not exist" if not path.exists() else "is not a regular file"
-            return ImageError(f"{path.name} {kind}")
-        with path.open("rb") as file:
-            return preprocess(decode(file, max_pixels=max_pixels), preprocessing)
-    except OSError as error:
-        return ImageError(f"cannot be read: {error.strerror}")
-    except ImageError as error:
-        return error
+    image = torch.tensor(pixels).permute(2, 0, 1).float().div_(255)  # (H, W, 3) -> (3, H, W)
+    if preprocessing is Preprocessing.plain:
+        image = F.interpolate(image[None], (size, size), mode="bilinear", align_corners=False)[0]
+    # The two weights of an interpolation can add up to one rounding more than 1.
+    return image.clamp(0, 1).contiguous()
 
 
 def stream(
-    images: Sequence[ImageSource], *, preprocessing: Preprocessing, max_pixels: int, workers: int, ahead: int
+    images: Iterable[ImageSource], *, preprocessing: Preprocessing, max_pixels: int, workers: int, ahead: int
 ) -> Iterator[tuple[ImageSource, Tensor | ImageError]]:
-    """Yield the images in their order, decoded in threads at most `ahead` images before they are asked for.
+    """Decode and preprocess images in the background and yield them in their order.
 
-    Threads, because Pillow and torch release the interpreter's lock, and no worker process can be killed.
+    In threads: Pillow and torch release the interpreter's lock, and there are no worker processes that could be killed.
+    Closing the iterator cancels what has not begun and does not wait for the rest.
+
+    Args:
+        images: What to read; taken one by one.
+        preprocessing: See `preprocess`.
+        max_pixels: See `decode`.
+        workers: Threads; 0 counts as 1.
+        ahead: At most this many images are decoded, or being decoded, beyond the one last yielded.
+
+    Yields:
+        The source, and its image, float32 (3, 224, 224) in [0, 1], or why there is none.
     """
+    remaining = iter(images)
     waiting: deque[tuple[ImageSource, Future[Tensor | ImageError]]] = deque()
     pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode")
     try:
-        rest = iter(images)
         while True:
-            while len(waiting) < max(1, ahead) and (source := next(rest, None)) is not None:
-                waiting.append((source, pool.submit(read, source.path, preprocessing, max_pixels)))
+            while len(waiting) <= ahead and (source := next(remaining, None)) is not None:
+                waiting.append((source, pool.submit(_read, source, preprocessing, max_pixels)))
             if not waiting:
                 return
-            source, result = waiting.popleft()
-            yield source, result.result()
+            source, image = waiting.popleft()
+            yield source, image.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode == "F":
+        raise ImageError("floating-point pixels, whose range is not known")
+    if image.mode.startswith("I"):  # I;16 in any byte order, or I: 32 bits, in which Pillow reads 16-bit PGM
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError(f"integer pixels from {values.min()} to {values.max()}, beyond 16 bits")
+        grey = ((values + 128) // 257).astype(np.uint8)  # round(value / 257); 257 is odd, so there are no ties
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    image.info.pop("transparency", None)  # `convert` warns that it drops a palette's alpha
+    return np.asarray(image.convert("RGB"))
+
+
+def _read(source: ImageSource, preprocessing: Preprocessing, max_pixels: int) -> Tensor | ImageError:
+    try:
+        with source.open() as file:
+            return preprocess(decode(file, max_pixels=max_pixels), preprocessing)
+    except ImageError as error:
+        return error

@@ -23,7 +23,7 @@ QUICK = ("method.iterations=2", "method.path_steps=4", "protocol.n_steps=4", "re
         (["+foo=1"], "+foo=1: keys cannot be added or removed"),
         (["device=gpu"], "expected one of [auto, cpu, cuda, mps]"),
         (["scor"], "unknown command 'scor' (did you mean 'score'?)"),
-        (["data=folder"], "data=folder needs a folder of images: data.root=FOLDER"),
+        (["data=folder"], "data=folder needs data.root=FOLDER"),
         (["data=folder", "data.root=nowhere"], "data.root=nowhere does not exist"),
         (["table"], "no runs under results/runs"),
     ],
@@ -93,7 +93,7 @@ def test_a_bad_image_is_a_row_and_a_torn_record_loses_nothing(igos_bench: Comman
     words = (*QUICK, "data=folder", f"data.root={folder}")
     first = igos_bench(*words)
     assert first.returncode == 3, first.stderr
-    assert "failed    c.jpg: not an image that Pillow reads" in first.stderr
+    assert "failed    c.jpg: not an image" in first.stderr
     rows = records(tmp_path / "out")
     assert {i: row["status"] for i, row in rows.items()} == {"a.png": "ok", "b.png": "ok", "c.jpg": "failed"}
 

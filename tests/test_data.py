@@ -1,0 +1,181 @@
+"""Which images, in which order, with which labels, and what is said where there are none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from igos_bench.config import DataConfig
+from igos_bench.data import EXTENSIONS, Manifest, imagenet_wnids, read_manifest
+from igos_bench.errors import ImageError, UserError
+
+
+def folder(root: Path, *names: str, **options: int) -> Manifest:
+    """The manifest of a folder after making these files in it; their content does not matter here."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return read_manifest(DataConfig(name="folder", layout="folder", root=str(root), **options))
+
+
+def ids(manifest: Manifest) -> list[str]:
+    return [image.image_id for image in manifest.images]
+
+
+def labels(manifest: Manifest) -> dict[str, int | None]:
+    return {image.image_id: image.label for image in manifest.images}
+
+
+def test_sample() -> None:
+    manifest = read_manifest(DataConfig())
+    assert len(manifest.images) == 20
+    assert labels(manifest)["imagenet_00_243"] == 243
+    assert all(image.path.is_file() for image in manifest.images)
+    with manifest.images[0].open() as file:
+        assert file.read(2) == b"\xff\xd8"
+    # The order is part of every published number on the sample.
+    assert ids(manifest)[:3] == ["imagenet_13_471", "imagenet_03_990", "imagenet_00_243"]
+
+
+def test_listing_needs_neither_torch_nor_foolbox() -> None:
+    code = (
+        "import sys; from igos_bench.config import DataConfig; from igos_bench.data import *; imagenet_wnids();"
+        "read_manifest(DataConfig()); sys.exit(bool({'torch', 'foolbox', 'timm', 'PIL'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent, timeout=60)
+
+
+def test_sample_without_foolbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("igos_bench.data.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"foolbox is not installed: pip install 'igos-bench\[sample\]'"):
+        read_manifest(DataConfig())
+
+
+def test_folder_lists_every_name_that_ends_like_an_image(tmp_path: Path) -> None:
+    wanted = [f"a{ending}" for ending in EXTENSIONS] + ["B.JPG", "deep/er/c.Png", "space and, comma.png"]
+    manifest = folder(tmp_path, *wanted, "notes.txt", "jpg", ".hidden.jpg", ".git/d.jpg", "deep/.e.png")
+    assert sorted(ids(manifest)) == sorted(wanted)
+    assert manifest.name == "folder"
+
+
+def test_order_is_seeded_and_independent_of_the_file_system(tmp_path: Path) -> None:
+    names = [f"{i:02}.png" for i in range(30)]
+    first, second = folder(tmp_path / "one", *names), folder(tmp_path / "two", *reversed(names))
+    assert ids(first) == ids(second) != names
+    assert first.sha256 == second.sha256
+    other = folder(tmp_path / "one", seed=1)
+    assert sorted(ids(other)) == names
+    assert ids(other) != ids(first)
+    assert other.sha256 != first.sha256
+
+
+def test_a_smaller_limit_is_a_prefix(tmp_path: Path) -> None:
+    manifest = folder(tmp_path, *(f"{i}.png" for i in range(9)), limit=4)
+    assert len(manifest.images) == 9
+    assert manifest.take(4) == manifest.take(7)[:4] == manifest.images[:4]
+    assert manifest.take(None) == manifest.take(1000) == manifest.images
+    assert manifest.sha256 == folder(tmp_path, limit=1000).sha256
+
+
+def test_hash_tells_folders_apart(tmp_path: Path) -> None:
+    hashes = {folder(tmp_path, "a.png", "b.png").sha256}
+    (tmp_path / "a.png").write_bytes(b"another size")
+    hashes.add(folder(tmp_path).sha256)
+    (tmp_path / "a.png").rename(tmp_path / "c.png")
+    hashes.add(folder(tmp_path).sha256)
+    assert len(hashes) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["n01440764/x.png", "n15075141/deep/y.png"], [0, 999]),
+        (["007/x.png", "130/y.png"], [7, 130]),
+        (["cat/x.png", "dog/y.png"], [None, None]),
+        (["n01440764/x.png", "n99999999/y.png"], [None, None]),
+        (["n01440764/x.png", "3/y.png"], [None, None]),
+        (["3/x.png", "y.png"], [None, None]),
+        (["٣/x.png", "4/y.png"], [None, None]),  # an Arabic digit, which int() would read
+    ],
+)
+def test_labels(tmp_path: Path, names: list[str], expected: list[int | None]) -> None:
+    assert labels(folder(tmp_path, *names)) == dict(zip(names, expected, strict=True))
+
+
+def test_wnids_are_in_the_order_of_the_classes() -> None:
+    wnids = imagenet_wnids()
+    assert len(wnids) == 1000
+    assert list(wnids) == sorted(wnids)
+    assert wnids["n02106662"] == 235  # German shepherd
+
+
+def test_odd_names_become_printable_unique_ids(tmp_path: Path) -> None:
+    names = [b"\xff.png", b"\\udcff.png", b"\\xff.png", "ÿ.png".encode(), b"tab\tnew\nline.png"]
+    for name in names:
+        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(b"")
+    manifest = folder(tmp_path)
+    assert set(ids(manifest)) == {
+        r"\udcff.png", r"\\udcff.png", r"\\xff.png", "ÿ.png", r"tab\tnew\nline.png",
+    }  # fmt: skip
+    assert all(image.path.exists() for image in manifest.images)
+
+
+def test_what_is_no_regular_file_is_listed_and_refused_when_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "folder.png" / "within.png").write_bytes(b"")
+    (tmp_path / "dangling.png").symlink_to("nowhere")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "loop").symlink_to("loop")
+    reasons = {}
+    for image in folder(tmp_path).images:
+        with pytest.raises(ImageError) as raised:
+            image.open()
+        reasons[image.image_id] = str(raised.value)
+    assert reasons == {
+        "fifo.png": "not a regular file but a fifo, socket or device",
+        "folder.png": "not a regular file but a folder",
+        "dangling.png": "a link to nothing",
+        "loop.png": "cannot be opened: Too many levels of symbolic links",
+    }
+
+
+def test_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
+    folder(tmp_path / "elsewhere", "x.png")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "root")
+    assert ids(folder(tmp_path / "root")) == ["linked/x.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layout": "tar"}, "data.layout=tar is not known: choose sample or folder"),
+        ({"limit": 0}, "data.limit=0 takes no images: give 1 or more, or null for all"),
+        ({"root": None}, "data=mine needs data.root=FOLDER"),
+        ({"root": ""}, "data=mine needs data.root=FOLDER"),
+        ({"root": "{tmp}/none"}, "data.root={tmp}/none does not exist: give the folder"),
+        ({"root": "~nobody-of-this-name/x"}, "data.root=~nobody-of-this-name/x does not exist"),
+        ({"root": "{tmp}/notes.txt"}, "data.root={tmp}/notes.txt is a file, not a folder: give the folder"),
+        ({"root": "{tmp}/empty"}, "holds no images: looked at all depths for .jpg .jpeg .png .bmp"),
+        ({"root": "{tmp}/empty"}, "found no files at all"),
+        ({"root": "{tmp}"}, "found 2 .tar, 1 .txt, 1 without an ending"),
+    ],
+)
+def test_errors(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    for name in ("notes.txt", "a.tar", "deep/b.TAR", "LICENSE"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    known = {key: value.format(tmp=tmp_path) if isinstance(value, str) else value for key, value in options.items()}
+    config: dict[str, Any] = {"name": "mine", "layout": "folder", "root": str(tmp_path)} | known
+    with pytest.raises(UserError) as raised:
+        read_manifest(DataConfig(**config))
+    assert message.format(tmp=tmp_path) in str(raised.value)
+    assert "\n" not in str(raised.value)
