@@ -13,12 +13,11 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import RunConfig
-from .errors import UserError
+from .errors import UserError, unknown
 
 if TYPE_CHECKING:
     from .results import Row
@@ -36,7 +35,7 @@ def main() -> int:
         if words and "=" not in words[0] and not words[0].startswith("-"):
             command = words.pop(0)
             if command not in COMMANDS:
-                raise UserError(_unknown("command", command, COMMANDS))
+                raise UserError(unknown("command", command, COMMANDS))
         if words in (["--help"], ["-h"]):
             print(__doc__)
             return 0
@@ -94,7 +93,7 @@ def check_overrides(words: Sequence[str]) -> None:
             values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
             for value in map(str, values):
                 if value not in groups[key]:
-                    raise UserError(_unknown(key, value, groups[key]))
+                    raise UserError(unknown(key, value, groups[key]))
             choices.append(f"{key}={value}")
         else:
             others.append(key)
@@ -104,7 +103,7 @@ def check_overrides(words: Sequence[str]) -> None:
         if key not in known and not any(name.startswith(f"{key}.") for name in known):
             parent = key.rpartition(".")[0]
             beside = [name for name in known if name.rpartition(".")[0] == parent] or [n for n in known if "." not in n]
-            raise UserError(_unknown("key", key, known, show=beside))
+            raise UserError(unknown("key", key, known, show=beside))
 
 
 def typed(config: Any) -> RunConfig:
@@ -126,7 +125,8 @@ def typed(config: Any) -> RunConfig:
 def _job(command: str, config: RunConfig) -> int:
     from tqdm import tqdm
 
-    from .runner import execute, iterate_rows, prepare
+    from .results import ok_rows
+    from .runner import execute, prepare
 
     warnings.showwarning = lambda message, *_args, **_kwargs: print(f"igos-bench: {message}", file=sys.stderr)
     run = prepare(config)
@@ -141,11 +141,9 @@ def _job(command: str, config: RunConfig) -> int:
     done: list[Row] = []
 
     def report(count: int, rows: list[Row]) -> None:
-        if not done and count:
-            bar.initial = count if rows and isinstance(rows[0]["deletion_auc"], str) else 0
         done.extend(rows)
         bar.update(count)
-        ok = list(iterate_rows(done))
+        ok = ok_rows(done)
         if not ok or not count:
             return
         line = f"deletion {_mean(ok, 'deletion_auc'):.4f}, insertion {_mean(ok, 'insertion_auc'):.4f}"
@@ -164,9 +162,9 @@ def _job(command: str, config: RunConfig) -> int:
 
 def _summary(rows: list[Row], directory: Path, records: Path) -> int:
     """Print what came out; return the exit code."""
-    from .runner import iterate_rows
+    from .results import ok_rows
 
-    ok, failed = list(iterate_rows(rows)), [row for row in rows if row["status"] != "ok"]
+    ok, failed = ok_rows(rows), [row for row in rows if row["status"] != "ok"]
     if ok:
         for key, better in (("deletion", "lower"), ("insertion", "higher")):
             mean, error = _mean(ok, f"{key}_auc"), _standard_error(ok, f"{key}_auc")
@@ -210,7 +208,7 @@ def _table(words: list[str]) -> int:
     options = dict(word.partition("=")[::2] for word in words)
     for key in options:
         if key != "results_dir":
-            raise UserError(_unknown("key", key, ["results_dir"]))
+            raise UserError(unknown("key", key, ["results_dir"]))
     results_dir = Path(options.get("results_dir", "results"))
     table = make_table(results_dir)
     write_table(table, results_dir / "table.csv")
@@ -230,9 +228,3 @@ def _keys(config: Any, prefix: str = "") -> list[str]:
         if isinstance(value, dict):
             found += _keys(value, f"{prefix}{key}.")
     return found
-
-
-def _unknown(what: str, found: str, choices: Sequence[str], show: Sequence[str] | None = None) -> str:
-    near = get_close_matches(found, choices, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"unknown {what} {found!r}{hint}; choices: {', '.join(show or choices)}"

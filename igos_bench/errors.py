@@ -1,4 +1,7 @@
-"""The errors that are written for people."""
+"""The errors that are written for people, and the words they share."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
 
 
 class UserError(Exception):
@@ -10,3 +13,10 @@ class UserError(Exception):
 
 class ImageError(Exception):
     """One image that cannot be read; it becomes a row with this reason and the run goes on."""
+
+
+def unknown(what: str, found: str, choices: Sequence[str], show: Sequence[str] | None = None) -> str:
+    """One line that names the near miss among `choices` and lists them, or only those in `show`."""
+    near = get_close_matches(found, choices, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"unknown {what} {found!r}{hint}; choices: {', '.join(show or choices)}"

@@ -31,10 +31,9 @@ from torch import Tensor, nn
 from igos_bench.config import ModelConfig
 from igos_bench.errors import UserError
 from igos_bench.fold import fold_batch_norms
+from igos_bench.perturb import IMAGENET_MEAN, IMAGENET_STD
 
 INPUT_SIZE = 224
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 NETWORK_TIMEOUT = 10.0  # seconds of silence before a download is given up
 LOGIT_TOLERANCE = 1e-4  # of the fast network, times max(1, |logit|)
 

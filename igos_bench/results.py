@@ -193,6 +193,11 @@ def csv_text(columns: Iterable[str], rows: Iterable[Mapping[Any, Any]]) -> str:
     return buffer.getvalue()
 
 
+def ok_rows(rows: Iterable[Row]) -> list[Row]:
+    """The rows that hold numbers."""
+    return [row for row in rows if row["status"] == "ok"]
+
+
 def read_records(path: Path) -> pd.DataFrame:
     """A records.csv as a table with the types of its columns."""
     return pd.read_csv(path, dtype={"image_id": str, "status": str, "error": str}, keep_default_na=True)

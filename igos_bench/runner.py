@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import Device, Precision, RunConfig
+from .config import Device, RunConfig
 from .data import ImageSource, Manifest, read_manifest
 from .errors import ImageError, UserError
 from .evaluate import Evaluator
@@ -96,13 +96,12 @@ def prepare(config: RunConfig) -> Run:
     if config.resolution not in method.resolutions:
         choices = ", ".join(map(str, method.resolutions))
         raise UserError(f"{method.name} has no resolution {config.resolution}; choices: {choices}")
-    for key in ("chunk_size",):
-        if getattr(config, key) < 1:
-            raise UserError(f"{key} must be at least 1, found {getattr(config, key)}")
+    if config.chunk_size < 1:
+        raise UserError(f"chunk_size must be at least 1, found {config.chunk_size}")
     protocol = Protocol.from_config(config.protocol)
     manifest = read_manifest(config.data)
     device = choose_device(config.device)
-    set_precision(config.precision)
+    forbid_shortcuts()
     return Run(config, method, protocol, manifest, load_classifier(config.model, device, seed=config.seed), device)
 
 
@@ -117,7 +116,7 @@ def choose_device(device: Device) -> torch.device:
     return torch.device(device.value)
 
 
-def set_precision(precision: Precision) -> None:
+def forbid_shortcuts() -> None:
     """fp32 means fp32: no TF32, no autotuning, deterministic algorithms where there are any."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -160,7 +159,7 @@ def execute(run: Run, report: Report, *, explain: bool = True) -> Outcome:
             ahead=2 * size,
         )
         for i in missing:
-            rows[i] = _chunk(run, evaluate, i, list(islice(decoded, len(chunks[i]))), explain=explain)
+            rows[i] = _chunk(run, evaluate, i, islice(decoded, len(chunks[i])), explain=explain)
             report(len(chunks[i]), rows[i])
     finally:
         records = directory.merge_records()
@@ -176,9 +175,14 @@ def execute(run: Run, report: Report, *, explain: bool = True) -> Outcome:
 
 
 def _chunk(
-    run: Run, evaluate: Evaluator, index: int, decoded: list[tuple[ImageSource, Tensor | ImageError]], *, explain: bool
+    run: Run,
+    evaluate: Evaluator,
+    index: int,
+    decoded: Iterator[tuple[ImageSource, Tensor | ImageError]],
+    *,
+    explain: bool,
 ) -> list[Row]:
-    """Compute and commit one chunk."""
+    """Compute and commit one chunk; `decoded` are its images, which are waited for here."""
     started = time.perf_counter()
     rows: dict[str, Row] = {}
     good: list[tuple[ImageSource, Tensor]] = []
@@ -202,7 +206,7 @@ def _chunk(
     run.directory.log_timing(
         {
             "chunk": index,
-            "images": len(decoded),
+            "images": len(rows),
             "decode_seconds": decode_seconds,
             "explain_seconds": sum(row.get("explain_seconds") or 0.0 for row in rows.values()),
             "score_seconds": sum(row.get("score_seconds") or 0.0 for row in rows.values()),
@@ -427,8 +431,3 @@ def _git() -> dict[str, Any] | None:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def iterate_rows(rows: list[Row]) -> Iterator[Row]:
-    """The rows whose status is ok."""
-    return (row for row in rows if row["status"] == "ok")

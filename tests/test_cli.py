@@ -108,3 +108,17 @@ def test_score_without_maps_says_what_to_do(igos_bench: Command) -> None:
     ended = igos_bench("score", *QUICK, "data.limit=1")
     assert ended.returncode == 2
     assert "no stored maps" in ended.stderr
+
+
+def test_a_first_image_that_is_bad_is_a_row_too(igos_bench: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "only.jpg").write_bytes(b"no image at all")
+    ended = igos_bench(*QUICK, "data=folder", f"data.root={folder}")
+    assert ended.returncode == 3, ended.stderr
+    assert "failed    only.jpg: not an image" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    (timing,) = (tmp_path / "out").glob("runs/*/*/*/*/*/timing.csv")
+    with timing.open(newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert line["images"] == "1"

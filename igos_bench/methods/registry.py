@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, unknown
 from ..evaluate import Evaluator
 from ..perturb import Baseline
 
@@ -95,10 +94,3 @@ def get_method(name: str, parameters: dict[str, Any]) -> Method:
         parameters = {**parameters, "baseline": Baseline(**parameters["baseline"])}
     built: Method = method(**parameters)
     return built
-
-
-def unknown(what: str, found: str, choices: list[str]) -> str:
-    """One line that names the near miss and the choices."""
-    near = get_close_matches(str(found), choices, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"unknown {what} {found!r}{hint}; choices: {', '.join(choices)}"
