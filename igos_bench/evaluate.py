@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
@@ -29,6 +29,7 @@ class Evaluator:
         fast_network: The same function, batch norm folded away; what the calls below run.
         batch_size: Inputs in one micro-batch.
         precision: `bf16` runs the network under autocast; everything returned is in the inputs' own type.
+        layers: Resolution -> the module of `network` whose output a method reads there.
         forwards, backwards: Passes so far, counted an input.
     """
 
@@ -36,6 +37,7 @@ class Evaluator:
     fast_network: nn.Module
     batch_size: int = 4
     precision: Precision = Precision.fp32
+    layers: Mapping[int, nn.Module] = field(default_factory=dict)
     forwards: int = field(default=0, init=False)
     backwards: int = field(default=0, init=False)
 
@@ -79,7 +81,7 @@ class Evaluator:
                 handle.remove()
             chosen = logits.gather(1, targets[rows, None]).sum()
             (slope,) = torch.autograd.grad(chosen, caught[-1])
-            self._count(len(part), backward=True)
+            self.count(len(part), backward=True)
             activations.append(caught[-1].detach().to(part.dtype))
             gradients.append(slope.to(part.dtype))
         return torch.cat(activations), torch.cat(gradients)
@@ -90,7 +92,7 @@ class Evaluator:
                 return (self.fast_network(part).to(part.dtype),)
 
         (logits,) = self._halving(forward, inputs)
-        self._count(len(inputs))
+        self.count(len(inputs))
         # A clone outside inference mode is an ordinary tensor, which autograd and in-place code accept.
         return logits.clone()
 
@@ -108,7 +110,7 @@ class Evaluator:
             return values.detach(), slope
 
         values, slopes = self._halving(forward_backward, inputs, targets)
-        self._count(len(inputs), backward=True)
+        self.count(len(inputs), backward=True)
         return values, slopes
 
     def _micro_batches(self, inputs: Tensor | Build, count: int) -> Iterator[tuple[slice, Tensor]]:
@@ -138,7 +140,8 @@ class Evaluator:
         parts = [self._halving(call, *(tensor[a : a + half] for tensor in inputs)) for a in (0, half)]
         return tuple(torch.cat(pair) for pair in zip(*parts, strict=True))
 
-    def _count(self, inputs: int, *, backward: bool = False) -> None:
+    def count(self, inputs: int, *, backward: bool = False) -> None:
+        """Count passes of `inputs` inputs; for methods that run `network` themselves."""
         self.forwards += inputs
         self.backwards += inputs if backward else 0
 
