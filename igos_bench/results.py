@@ -10,7 +10,8 @@
             records.csv               all rows, made from records/
 
 Every file is written beside its place and renamed into it, so that none is ever torn; a chunk's rows come last and
-commit it. `records.csv` is made anew from `records/`, so that a damaged one loses nothing.
+commit it. Where one of a chunk's three files is damaged from outside, that chunk is computed again, and no other.
+`records.csv` is made anew from `records/`, so that a damaged one loses nothing.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import hashlib
 import io
 import json
 import os
+import warnings
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import pandas as pd
@@ -84,10 +87,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}. What was computed before is kept; "
-            f"make room or set results_dir=FOLDER, and start the same command again"
-        ) from error
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write {path}: {error.strerror or error}. What was computed before is kept; "
+        f"make room or set results_dir=FOLDER, and start the same command again"
+    )
 
 
 def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -126,7 +133,7 @@ class RunDirectory:
         try:
             with np.load(self.path / "maps" / f"{chunk:06d}.npz", allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (FileNotFoundError, BadZipFile, ValueError, EOFError):
+        except (OSError, BadZipFile, zlib.error, ValueError, EOFError, RuntimeError):  # RuntimeError: zipfile's others
             return None
 
     def commit(self, chunk: int, curves: Mapping[str, np.ndarray], rows: list[Row]) -> None:
@@ -135,28 +142,30 @@ class RunDirectory:
         write_atomically(self.protocol_path / "records" / f"{chunk:06d}.csv", csv_text(COLUMNS, rows).encode())
 
     def read_rows(self, chunk: int) -> list[Row]:
-        """The committed rows of a chunk, as text; empty where it is not done."""
+        """The committed rows of a chunk, as text; empty where it is not done, or no longer whole, which it warns of."""
         path = self.protocol_path / "records" / f"{chunk:06d}.csv"
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-        except FileNotFoundError:
+        if not path.exists():
             return []
-        if any(set(row) != set(COLUMNS) or None in row.values() for row in rows):
-            return []  # damaged from outside: computed again
-        return rows
+        rows = read_csv(path)
+        arrays = [folder / f"{chunk:06d}.npz" for folder in (self.path / "maps", self.protocol_path / "curves")]
+        # A torn archive has lost its directory, which stands at its end.
+        damaged = [path] * (rows is None) + [file for file in arrays if not is_zipfile(file)]
+        if damaged:
+            warnings.warn(f"{damaged[0]} is missing or damaged: chunk {chunk} is computed again", stacklevel=2)
+        return [] if damaged else rows or []
 
     def merge_records(self) -> Path:
         """Make records.csv from the committed chunks, in the manifest's order; return its path."""
         target = self.protocol_path / "records.csv"
-        self.protocol_path.mkdir(parents=True, exist_ok=True)
-        # The lock keeps a process with an older view from overwriting a newer one.
-        with FileLock(self.protocol_path / ".records.lock"):
-            parts = sorted((self.protocol_path / "records").glob("[0-9]*.csv"))
-            text = csv_text(COLUMNS, [])
-            for part in parts:
-                text += part.read_text(encoding="utf-8").partition("\n")[2]
-            write_atomically(target, text.encode())
+        try:
+            self.protocol_path.mkdir(parents=True, exist_ok=True)
+            # The lock keeps a process with an older view from overwriting a newer one.
+            with FileLock(self.protocol_path / ".records.lock"):
+                parts = sorted((self.protocol_path / "records").glob("[0-9]*.csv"))
+                rows = [row for part in parts for row in read_csv(part) or []]
+                write_atomically(target, csv_text(COLUMNS, rows).encode())
+        except OSError as error:
+            raise _cannot_write(target, error) from error
         return target
 
     def log_timing(self, line: Row) -> None:
@@ -167,14 +176,16 @@ class RunDirectory:
                 text = csv_text(TIMING_COLUMNS, [line])
                 file.write(text if file.tell() == 0 else text.partition("\n")[2])
         except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+            raise _cannot_write(path, error) from error
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON file, or None where there is none; raises UserError where it is damaged."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        if not isinstance(content, dict):
+            raise ValueError(f"expected an object, found {type(content).__name__}")
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise UserError(
@@ -182,6 +193,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
             f"the folder {path.parent} away and start again"
         ) from error
     return content
+
+
+def read_csv(path: Path) -> list[Row] | None:
+    """The rows of a chunk's file or of records.csv, as text; None where it is damaged or cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows: list[Row] = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (OSError, ValueError, csv.Error):
+        return None
+    whole = text.startswith(",".join(COLUMNS) + "\n") and text.endswith("\n")
+    return rows if whole and all(len(row) == len(COLUMNS) and None not in row.values() for row in rows) else None
 
 
 def csv_text(columns: Iterable[str], rows: Iterable[Mapping[Any, Any]]) -> str:
@@ -199,5 +221,10 @@ def ok_rows(rows: Iterable[Row]) -> list[Row]:
 
 
 def read_records(path: Path) -> pd.DataFrame:
-    """A records.csv as a table with the types of its columns."""
+    """A records.csv as a table with the types of its columns; raises UserError where it is damaged."""
+    if read_csv(path) is None:
+        raise UserError(
+            f"{path} is damaged or cannot be read: start its run again with the same words, which makes it anew "
+            f"from {path.with_suffix('')} and computes nothing again"
+        )
     return pd.read_csv(path, dtype={"image_id": str, "status": str, "error": str}, keep_default_na=True)
