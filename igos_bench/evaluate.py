@@ -116,8 +116,7 @@ class Evaluator:
     def _micro_batches(self, inputs: Tensor | Build, count: int) -> Iterator[tuple[slice, Tensor]]:
         for start in range(0, count, self.batch_size):
             rows = slice(start, min(start + self.batch_size, count))
-            part = inputs[rows] if isinstance(inputs, Tensor) else inputs(rows)
-            yield rows, part.contiguous(memory_format=torch.channels_last)
+            yield rows, inputs[rows] if isinstance(inputs, Tensor) else inputs(rows)
 
     def _autocast(self, inputs: Tensor) -> AbstractContextManager[object]:
         if self.precision is Precision.fp32:
