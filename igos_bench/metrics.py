@@ -122,7 +122,7 @@ def deletion_insertion(
                 if len(steps):
                     hit = (position[b] < steps[:, None]).to(images).view(-1, 1, r, r)
                     shown = upsample(hit, size)
-                    inputs.append(foreground[b] * shown + background[b] * (1 - shown))
+                    inputs.append(torch.lerp(background[b], foreground[b], shown))
             return torch.cat(inputs)
 
         found = evaluate.probability(build, targets[b].expand(count))

@@ -78,5 +78,4 @@ def upsample_adjoint(gradients: Tensor, resolution: int) -> Tensor:
 
 def blend(images: Tensor, baselines: Tensor, masks: Tensor) -> Tensor:
     """Phi(x, M) = x * up(M) + baseline * (1 - up(M)); masks (N,1,r,r) in [0, 1], 1 keeps the image (seed paper)."""
-    kept = upsample(masks, images.shape[-1])
-    return images * kept + baselines * (1 - kept)
+    return torch.lerp(baselines, images, upsample(masks, images.shape[-1]))

@@ -139,8 +139,9 @@ def igos(
 
     for iteration in range(iterations):
         with torch.no_grad():
-            start = igos_objective(network, image, baseline, target, mask, l1, l2)
-            probabilities.append(probability(network, perturb(image, baseline, mask), target).item())
+            score = probability(network, perturb(image, baseline, mask), target)
+            start = score + regularisers(mask, l1, l2, exponent=2)
+            probabilities.append(score.item())
 
         noises = draw_noise(generator, path_steps, image, sigma)
         direction = igos_direction(network, image, baseline, target, mask, l1, l2, noises)

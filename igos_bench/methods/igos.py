@@ -121,8 +121,8 @@ class Igos:
         total = torch.zeros_like(images)
         share = (torch.arange(1, steps + 1, dtype=images.dtype, device=images.device) / steps).view(-1, 1, 1, 1)
         for b, generator in enumerate(generators):
-            noise = torch.randn(steps, *images.shape[1:], generator=generator).to(images) * sigma
-            path = baselines[b] + share * masked[b] + noise
+            path = torch.randn(steps, *images.shape[1:], generator=generator).to(images)
+            path.mul_(sigma).addcmul_(share, masked[b]).add_(baselines[b])
             for rows, _, slopes in evaluate.gradients(path, targets[b].expand(steps)):
                 total[b] += (share[rows] * slopes).sum(0)
         return upsample_adjoint((total * difference).sum(1, keepdim=True) / steps, masks.shape[-1])
