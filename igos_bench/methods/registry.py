@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import fields
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError, unknown
 from ..evaluate import Evaluator
 from ..perturb import Baseline
 
 ENTRY_POINT_GROUP = "igos_bench.methods"
+
+Resolutions = tuple[int, ...] | Literal["from the model"]
+"""Those that a method can produce; `from the model`: wherever `Evaluator.layers` has a layer for it."""
 
 
 class Method(Protocol):
@@ -25,7 +28,7 @@ class Method(Protocol):
     name: ClassVar[str]
     version: ClassVar[int]
     reference: ClassVar[str]
-    resolutions: ClassVar[tuple[int, ...]]
+    resolutions: ClassVar[Resolutions]
 
     @property
     def baseline(self) -> Baseline:
@@ -56,6 +59,14 @@ class Method(Protocol):
         Returns:
             Saliency maps (B,1,r,r), finite, higher = more evidence for the target.
         """
+
+
+def layer_at(evaluate: Evaluator, resolution: int, method: str) -> nn.Module:
+    """The module that a method reads at a resolution; raises UserError where the model has none, with those it has."""
+    if resolution not in evaluate.layers:
+        available = ", ".join(map(str, sorted(evaluate.layers, reverse=True))) or "none"
+        raise UserError(f"{method} has no layer of this model at resolution {resolution}; available: {available}")
+    return evaluate.layers[resolution]
 
 
 _registry: dict[str, type[Any]] = {}
