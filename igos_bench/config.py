@@ -26,6 +26,13 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
+class Timing(StrEnum):
+    """What is timed: a chunk, divided by its images, or every image alone, as papers report it."""
+
+    chunk = "chunk"
+    single = "single"
+
+
 class Preprocessing(StrEnum):
     """How an image becomes 224 x 224: half-pixel bilinear without or with antialiasing."""
 
@@ -35,11 +42,17 @@ class Preprocessing(StrEnum):
 
 @dataclass
 class DataConfig:
-    """Which images. `root`: the folder; `limit`: the first so many of the seeded order."""
+    """Which images.
+
+    `root`: the folder, or ImageNet's tar; `labels`: ImageNet's devkit or a CSV, null looks beside the images; `list`: a
+    file of image ids, one a line, instead of all in their seeded order; `limit`: the first so many.
+    """
 
     name: str = "sample"
     layout: str = "sample"
     root: str | None = None
+    labels: str | None = None
+    list: str | None = None
     limit: int | None = None
     seed: int = 0
     workers: int = 2
@@ -111,4 +124,5 @@ class RunConfig:
     precision: Precision = Precision.fp32
     seed: int = 0
     chunk_size: int = 5
+    timing: Timing = Timing.chunk
     results_dir: str = "results"

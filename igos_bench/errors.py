@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class UnavailableError(UserError):
+    """A method has no map at this resolution on this model: a mistake alone, a `-` in a sweep."""
+
+
 class ImageError(Exception):
     """One image that cannot be read; it becomes a row with this reason and the run goes on."""
 

@@ -69,13 +69,17 @@ class Classifier:
         """The module of that name in `network`, to be hooked; names are those of `layers` and `last_relus`."""
         return self.network.body.get_submodule(layer)
 
-    def layers_for(self, method: str) -> dict[int, nn.Module]:
-        """Resolution -> the module of `network` that the method reads there, largest resolution first.
+    def layer_names_for(self, method: str) -> dict[int, str]:
+        """Resolution -> the name of the module that the method reads there, largest resolution first.
 
         They are those that the configuration names for the method, and no others; if it names none, the last ReLUs.
         """
         layers = self.layers.get(method) or self.last_relus
-        return {resolution: self.module(layers[resolution]) for resolution in sorted(layers, reverse=True)}
+        return {resolution: layers[resolution] for resolution in sorted(layers, reverse=True)}
+
+    def layers_for(self, method: str) -> dict[int, nn.Module]:
+        """Those modules of `network`."""
+        return {resolution: self.module(name) for resolution, name in self.layer_names_for(method).items()}
 
 
 def load_classifier(config: ModelConfig, device: torch.device, *, seed: int = 0) -> Classifier:

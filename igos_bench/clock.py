@@ -1,0 +1,35 @@
+"""Seconds and memory, as the device spends them."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+
+import torch
+
+
+class Clock:
+    """Synchronised wall time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.last = self._now()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        last, self.last = self.last, self._now()
+        return self.last - last
+
+    def _now(self) -> float:
+        if self.device.type in ("cuda", "mps"):
+            getattr(torch, self.device.type).synchronize()
+        return time.perf_counter()
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory so far: the device's on CUDA, else the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,98 @@
+"""What a person sees of a run: its first line, its progress, its summary."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .config import Timing
+from .prepare import Run
+from .results import Row, ok_rows
+
+
+def print_header(command: str, run: Run) -> None:
+    """Say what runs, on what."""
+    config = run.config
+    single = " timing=single" if config.timing is Timing.single else ""
+    print(
+        f"{command}: method={run.method.name} resolution={config.resolution} model={run.classifier.name} "
+        f"data={run.manifest.name} ({len(run.images)} images) protocol={run.protocol.name} "
+        f"device={run.device} precision={config.precision.value} seed={config.seed}{single}",
+        flush=True,
+    )
+
+
+class Progress:
+    """A bar with running means on a terminal, else a line a chunk; called with images done and their rows."""
+
+    def __init__(self, total: int) -> None:
+        """`total` images are wanted."""
+        self.total = total
+        self.rows: list[Row] = []
+        self.called = False
+        self.terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=total, unit="image", smoothing=0, disable=not self.terminal)
+
+    def __call__(self, count: int, rows: list[Row]) -> None:
+        """The first call brings what an earlier run left, the others a chunk each."""
+        resumed, self.called = not self.called, True
+        self.rows.extend(rows)
+        if resumed and count:
+            print(f"resumed {count}/{self.total}", flush=True)
+            self.bar.initial = count  # so that the rate is that of this run
+        self.bar.update(count)
+        ok = ok_rows(self.rows)
+        if not ok or not count:
+            return
+        means = f"deletion {mean(ok, 'deletion_auc'):.4f}, insertion {mean(ok, 'insertion_auc'):.4f}"
+        self.bar.set_postfix_str(means)
+        if not self.terminal and not resumed:
+            seconds = mean(ok_rows(rows), "explain_seconds"), mean(ok_rows(rows), "score_seconds")
+            times = ", ".join(f"{s:.2f} s {what}" for s, what in zip(seconds, ("explaining", "scoring"), strict=True))
+            print(f"{len(self.rows)}/{self.total} images: {means}; {times} an image", flush=True)
+
+    def close(self) -> None:
+        """End the bar's line."""
+        self.bar.close()
+
+
+def print_summary(rows: list[Row], directory: Path, records: Path) -> int:
+    """Print what came out; return the exit code, 3 where an image failed."""
+    ok, failed = ok_rows(rows), [row for row in rows if row["status"] != "ok"]
+    if ok:
+        for key, better in (("deletion", "lower"), ("insertion", "higher")):
+            centre, error = mean(ok, f"{key}_auc"), standard_error(ok, f"{key}_auc")
+            print(f"{key:10}{centre:.4f} ± {error:.4f} (standard error, {len(ok)} images; {better} is better)")
+        explain, score = mean(ok, "explain_seconds"), mean(ok, "score_seconds")
+        print(f"seconds   {explain:.2f} explaining, {score:.2f} scoring an image")
+        print(f"passes    {mean(ok, 'forwards'):.1f} forward, {mean(ok, 'backwards'):.1f} backward explaining an image")
+    print(f"maps      {directory / 'maps'}\nrecords   {records}")
+    print("next      `igos-bench table` makes the table of all runs")
+    for row in failed:
+        print(f"failed    {row['image_id']}: {row.get('error')}", file=sys.stderr)
+    if failed:
+        print(
+            f"igos-bench: {len(failed)} of {len(rows)} images failed; the same command tries them again",
+            file=sys.stderr,
+        )
+    return 3 if failed else 0
+
+
+def mean(rows: list[Row], key: str) -> float:
+    """Of the rows that have the number; NaN where none has."""
+    values = _numbers(rows, key)
+    return sum(values) / len(values) if values else float("nan")
+
+
+def standard_error(rows: list[Row], key: str) -> float:
+    """Of that mean; NaN below two numbers."""
+    values, centre = _numbers(rows, key), mean(rows, key)
+    if len(values) < 2:
+        return float("nan")
+    return float((sum((value - centre) ** 2 for value in values) / (len(values) - 1) / len(values)) ** 0.5)
+
+
+def _numbers(rows: list[Row], key: str) -> list[float]:
+    return [float(row[key]) for row in rows if row.get(key) not in (None, "")]

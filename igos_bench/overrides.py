@@ -1,0 +1,91 @@
+"""What the command line says, checked against `conf/` and the schema before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .config import RunConfig
+from .errors import UserError, unknown
+
+HERE = Path(__file__).parent
+CONF = str(next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir()))
+GROUPS = ("method", "model", "data", "protocol", "experiment")
+
+
+def check_overrides(words: Sequence[str], config_dir: str | None = None) -> None:
+    """Refuse what neither `conf/` nor the user's own `config_dir` has; raises UserError with the near miss."""
+    try:
+        overrides = OverridesParser.create().parse_overrides(list(words))
+    except HydraException as error:
+        raise UserError(f"cannot read the words {' '.join(words)!r}: {str(error).splitlines()[0]}") from None
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir {config_dir}: no such folder")
+    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    choices: list[str] = []
+    others: list[str] = []
+    with initialize_config_dir(CONF, version_base="1.3"):
+        compose("config", search)  # puts the user's folder on the search path, so that its groups are listed
+        for override in overrides:
+            key = override.key_or_group
+            if key.split(".")[0].split("/")[0] == "hydra":
+                continue
+            if override.is_add() or override.is_force_add() or override.is_delete():
+                raise UserError(
+                    f"{override.input_line}: keys cannot be added or removed; write KEY=VALUE of a known key"
+                )
+            if key not in GROUPS:
+                others.append(key)
+                continue
+            there = _options(key, config_dir)
+            for value in override.sweep_iterator() if override.is_sweep_override() else [override.value()]:
+                if str(value) not in there:
+                    raise UserError(unknown(key, str(value), there))
+            choices.append(f"{key}={value}")
+        try:
+            composed = compose("config", [*search, *choices])
+        except HydraException as error:
+            raise UserError(" ".join(str(error).split())) from None
+    known = list(_keys(cast(dict[Any, Any], OmegaConf.to_container(composed, resolve=False))))
+    for key in others:
+        if key not in known and not any(name.startswith(f"{key}.") for name in known):
+            parent = key.rpartition(".")[0]
+            beside = [name for name in known if name.rpartition(".")[0] == parent] or [n for n in known if "." not in n]
+            raise UserError(unknown("key", key, known, show=beside))
+
+
+def typed(config: Any) -> RunConfig:
+    """A composed config with the types of `config.RunConfig`; raises UserError."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.to_container(config, resolve=True))
+        found = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        key = next((line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")), "")
+        raise UserError(f"{key}: {lines[0]}" if key else lines[0]) from None
+    assert isinstance(found, RunConfig)
+    return found
+
+
+def _options(group: str, config_dir: str | None) -> list[str]:
+    found = GlobalHydra.instance().config_loader().get_group_options(group, ObjectType.CONFIG)
+    if config_dir:
+        found = [*found, *(path.stem for path in Path(config_dir, group).glob("*.yaml"))]
+    return sorted(set(found))
+
+
+def _keys(config: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all keys of a nested dictionary, its inner ones included."""
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{key}.")

@@ -1,0 +1,131 @@
+"""A run made ready: every choice checked, everything loaded, its keys and folder worked out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from .config import Device, RunConfig
+from .data import ImageSource, Manifest, read_manifest
+from .errors import UnavailableError, UserError
+from .methods import Method, get_method
+from .metrics import Protocol
+from .models import Classifier, load_classifier
+from .provenance import plain
+from .results import RunDirectory, short_key
+
+TARGET_RULE = "predicted"
+
+
+@dataclass
+class Run:
+    """One method at one resolution on one model and one set of images under one protocol; nothing is computed yet."""
+
+    config: RunConfig
+    method: Method
+    protocol: Protocol
+    manifest: Manifest
+    classifier: Classifier
+    device: torch.device
+    directory: RunDirectory = field(init=False)
+    map_key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out the keys and the folder."""
+        config, method = self.config, self.method
+        self.map_key = short_key(
+            {
+                "method": method.name,
+                "method_version": method.version,
+                "parameters": plain(asdict(method)),  # type: ignore[call-overload]
+                "resolution": config.resolution,
+                "model": self.classifier.name,
+                "weights": self.classifier.weights_sha256,
+                "data": self.manifest.sha256,
+                "preprocessing": config.preprocessing.value,
+                "target": TARGET_RULE,
+                "precision": config.precision.value,
+                "seed": config.seed,
+                **({"layer": self.layer} if self.layer else {}),
+            }
+        )
+        protocol_key = short_key({"map": self.map_key, "protocol": plain(asdict(self.protocol))})
+        folder = Path(
+            config.results_dir, "runs", self.classifier.name, self.manifest.name, method.name, str(config.resolution)
+        )
+        self.directory = RunDirectory(folder / self.map_key, f"{self.protocol.name}-{protocol_key}")
+
+    @property
+    def layer(self) -> str | None:
+        """Name of the layer that the method reads, for those that read one."""
+        if self.method.resolutions != "from the model":
+            return None
+        return self.classifier.layer_names_for(self.method.name)[self.config.resolution]
+
+    @property
+    def images(self) -> Sequence[ImageSource]:
+        """The requested images."""
+        return self.manifest.take(self.config.data.limit)
+
+
+def prepare(config: RunConfig) -> Run:
+    """Load and check everything that a run needs; raises UserError before anything is computed."""
+    parameters = dict(config.method)
+    method = get_method(parameters.pop("name"), parameters)
+    if method.resolutions != "from the model":
+        check_resolution(method.name, config.model.name, config.resolution, method.resolutions)
+    if config.chunk_size < 1:
+        raise UserError(f"chunk_size must be at least 1, found {config.chunk_size}")
+    protocol = Protocol.from_config(config.protocol)
+    manifest = read_manifest(config.data)
+    device = choose_device(config.device)
+    forbid_shortcuts()
+    classifier = _classifier(config, device)
+    if method.resolutions == "from the model":
+        check_resolution(method.name, classifier.name, config.resolution, tuple(classifier.layers_for(method.name)))
+    return Run(config, method, protocol, manifest, classifier, device)
+
+
+_last_classifier: dict[str, Classifier] = {}
+
+
+def _classifier(config: RunConfig, device: torch.device) -> Classifier:
+    """The last one is kept: the cells of a sweep mostly share it."""
+    asked = repr((config.model, device, config.seed if config.model.weights is None else None))
+    if asked not in _last_classifier:
+        _last_classifier.clear()
+        _last_classifier[asked] = load_classifier(config.model, device, seed=config.seed)
+    return _last_classifier[asked]
+
+
+def check_resolution(method: str, model: str, resolution: int, choices: Sequence[int]) -> None:
+    """Raise UnavailableError where the method does not produce the resolution on this model."""
+    if resolution not in choices:
+        there = ", ".join(map(str, choices)) or "none"
+        raise UnavailableError(f"{method} has no resolution {resolution} on {model}; available: {there}")
+
+
+def choose_device(device: Device) -> torch.device:
+    """The device asked for; `auto` takes CUDA, then MPS, then the CPU. Raises UserError where it is not there."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device is Device.auto:
+        return torch.device(next(name for name, there in available.items() if there))
+    if not available[device.value]:
+        there = ", ".join(name for name, is_there in available.items() if is_there)
+        raise UserError(f"device={device.value} is not available here; available: {there}")
+    return torch.device(device.value)
+
+
+def forbid_shortcuts() -> None:
+    """fp32 means fp32: no TF32, no autotuning, deterministic algorithms where there are any."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # It would fill every new tensor with NaN, to catch reads of what was never written: a fifth of the time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,0 +1,93 @@
+"""Where numbers come from: everything about a run that is not a number of its own, as it stands in run.json."""
+
+from __future__ import annotations
+
+import math
+import platform
+import subprocess
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from .prepare import Run
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """The first run.json of a run: configuration, keys, versions, hashes, machine; nothing is done yet."""
+    config = run.config
+    return {
+        "map_key": run.map_key,
+        "config": plain(asdict(config)),
+        "method": run.method.name,
+        "method_version": run.method.version,
+        "protocol": run.protocol.name,
+        "protocol_version": run.protocol.version,
+        "resolution": config.resolution,
+        "model": run.classifier.name,
+        "data": run.manifest.name,
+        "folded": run.classifier.folded,
+        "weights_sha256": run.classifier.weights_sha256,
+        "weights_file": run.classifier.weights_file,
+        "weights_file_sha256": run.classifier.weights_file_sha256,
+        "manifest_sha256": run.manifest.sha256,
+        "git": _git(),
+        "versions": _versions(),
+        "device": str(run.device),
+        "machine": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "precision": config.precision.value,
+        "chunk_size": config.chunk_size,
+        "batch_size": config.evaluate.batch_size or (4 if run.device.type == "cpu" else 64),
+        "started": now(),
+        "finished": None,
+        "requested": len(run.images),
+        "done": 0,
+    }
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: keys as text, tuples as lists, enums by value."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in sorted(value.items(), key=lambda pair: str(pair[0]))}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value.value if hasattr(value, "value") else value
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("igos-bench", "torch", "torchvision", "timm", "hydra-core", "numpy", "pillow", "scipy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of this code and whether its tree is dirty; None where it is not in a repository."""
+    here = Path(__file__).parent
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(here), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        if Path(ask("rev-parse", "--show-toplevel")) != here.parent:
+            return None  # installed somewhere inside another repository
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
