@@ -4,7 +4,7 @@ BIN := .venv/bin
 SAMPLE := .venv/sample.stamp
 DEV := .venv/dev.stamp
 
-.PHONY: help demo test test-long check clean
+.PHONY: help demo test test-long check bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,8 @@ check: $(DEV) ## format, lint and types
 	$(BIN)/ruff check
 	$(BIN)/mypy --strict igos_bench
 
+bench: $(DEV) ## seconds an image against the tests' literal implementations
+	$(BIN)/python scripts/bench.py
 
 clean: ## remove .venv, caches and builds; results stay
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -63,6 +63,13 @@ def check_overrides(words: Sequence[str], config_dir: str | None = None) -> None
             raise UserError(unknown("key", key, known, show=beside))
 
 
+def compose_config(words: Sequence[str]) -> RunConfig:
+    """The configuration that the words after `igos-bench` ask for; for scripts. Raises UserError."""
+    check_overrides(words)
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return typed(compose("config", list(words)))
+
+
 def typed(config: Any) -> RunConfig:
     """A composed config with the types of `config.RunConfig`; raises UserError."""
     try:
