@@ -287,6 +287,26 @@ def test_odd_uses_are_refused_by_name(what: str) -> None:
         winning_probability(network, network.layer, images, torch.zeros(3, dtype=torch.long))
 
 
+def test_what_is_changed_in_place_is_changed_under_every_name() -> None:
+    def in_place(x: Tensor) -> Tensor:
+        y = x.clone()
+        y.add_(x)
+        F.relu(y, inplace=True)
+        return y
+
+    def out_of_place(x: Tensor) -> Tensor:
+        return F.relu(x.clone() + x)
+
+    images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    maps = []
+    for function in (in_place, out_of_place):
+        with seeded(2):
+            network = frozen(Chain(Module(function)))
+        maps.append(winning_probability(network, network.layer, images, torch.zeros(3, dtype=torch.long)))
+    assert maps[1].abs().sum() > 0
+    assert torch.equal(*maps)
+
+
 def test_what_lies_before_the_layer_may_be_anything() -> None:
     network = frozen(nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)))
     p = winning_probability(network, network[2], toy_image(0, 8)[None], torch.tensor([0]))
