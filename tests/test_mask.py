@@ -11,7 +11,6 @@ from toys import SmallConv, toy_image
 from igos_bench.errors import UserError
 from igos_bench.evaluate import Evaluator
 from igos_bench.methods import Mask, get_method
-from igos_bench.methods.regulariser import regulariser, regulariser_gradient
 
 L1, L2, R = 0.05, 0.5, 8
 
@@ -69,21 +68,6 @@ def test_a_batch_gives_what_each_image_gives_alone() -> None:
         one = slice(b, b + 1)
         alone = explain(method, evaluate, images[one], targets[one], baselines[one], [generators(b + 1)[b]])
         assert (together[one] - alone).abs().max() < 1e-12  # micro-batches of other sizes round otherwise
-
-
-@pytest.mark.parametrize("exponent", [2, 3])
-def test_regulariser_gradient_is_the_gradient(exponent: int) -> None:
-    masks = torch.rand(2, 1, R, R, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    l1, l2 = torch.tensor([0.3, 2.0]).double(), torch.tensor([4.0, 0.5]).double()
-    values = regulariser(masks, l1, l2, exponent)
-    for b in range(2):
-        assert values[b].item() == pytest.approx(
-            literal.regularisers(masks[b].detach(), float(l1[b]), float(l2[b]), exponent).item(), abs=1e-12
-        )
-    (expected,) = torch.autograd.grad(values.sum(), masks)
-    assert (regulariser_gradient(masks.detach(), l1, l2, exponent) - expected).abs().max() < 1e-12
-    ones = torch.ones(1, 1, R, R)
-    assert regulariser_gradient(ones, torch.tensor([1.0]), torch.tensor([0.0]), exponent).abs().max() == 0
 
 
 def test_one_forward_and_backward_pass_an_iteration_and_random_state_left_alone() -> None:

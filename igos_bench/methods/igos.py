@@ -23,8 +23,10 @@ from torch import Tensor
 from ..errors import UserError
 from ..evaluate import Evaluator
 from ..perturb import IMAGENET_STD, Baseline, blend, upsample, upsample_adjoint
-from .registry import register
+from .registry import Resolutions, register
+from .regulariser import lambdas_at, regulariser, regulariser_gradient
 
+TV_EXPONENT = 2
 NOISE_SIGMA = {  # in [0, 1] units, for red, green, blue
     "authors": (0.4 * IMAGENET_STD[0], 0.0, 0.0),
     "rgb": tuple(0.2 * std for std in IMAGENET_STD),
@@ -52,7 +54,7 @@ class Igos:
     name: ClassVar[str] = "igos"
     version: ClassVar[int] = 1
     reference: ClassVar[str] = "Qi, Khorram, Li, CVPR-W 2019"
-    resolutions: ClassVar[tuple[int, ...]] = (224, 112, 28, 14)
+    resolutions: ClassVar[Resolutions] = (224, 112, 28, 14)
 
     iterations: int = 15
     path_steps: int = 20
@@ -86,13 +88,13 @@ class Igos:
         run_generator: torch.Generator,
     ) -> Tensor:
         """Explain a batch; every image has its own noise, line search and annealing. See `Method.__call__`."""
-        l1, l2 = self._lambdas(resolution, images)
+        l1, l2 = lambdas_at(self.lambdas, resolution, images, self.name)
         masks = images.new_ones(len(images), 1, resolution, resolution)
         probability = evaluate.probability(blend(images, baselines, masks), targets)
         history = [probability]  # f_c(Phi(x, M)) at the beginning of every iteration
         for iteration in range(self.iterations):
             slope = self.path_gradient(evaluate, images, targets, baselines, masks, generators)
-            direction = slope + regulariser_gradient(masks, l1, l2)
+            direction = slope + regulariser_gradient(masks, l1, l2, TV_EXPONENT)
             masks, probability = self.line_search(
                 evaluate, images, targets, baselines, masks, probability, direction, l1, l2
             )
@@ -144,7 +146,7 @@ class Igos:
         Returns:
             The new masks and f_c there (B,). Where no step decreases F enough, the first one below `smallest_step`.
         """
-        objective = probability + regulariser(masks, l1, l2)
+        objective = probability + regulariser(masks, l1, l2, TV_EXPONENT)
         square = direction.square().sum((1, 2, 3))  # of the unprojected direction
         found_masks, found_probability = masks.clone(), probability.clone()
         searching = torch.arange(len(images), device=images.device)
@@ -156,7 +158,7 @@ class Igos:
             if step < self.smallest_step:
                 break
             bound = objective[searching] - self.sufficient_decrease * step * square[searching]
-            searching = searching[value + regulariser(trial, l1[searching], l2[searching]) > bound]
+            searching = searching[value + regulariser(trial, l1[searching], l2[searching], TV_EXPONENT) > bound]
             step *= self.shrink
         return found_masks, found_probability
 
@@ -168,32 +170,3 @@ class Igos:
                 stuck = (history[0] - history[turn - 1]).abs() <= threshold
                 l1 = torch.where(stuck, l1 / factor, l1)
         return l1
-
-    def _lambdas(self, resolution: int, images: Tensor) -> tuple[Tensor, Tensor]:
-        if resolution not in self.lambdas:
-            raise UserError(
-                f"igos has no (l1, l2) for resolution {resolution}, only for {sorted(self.lambdas)}: "
-                f"set method.lambdas.{resolution}=[l1,l2]"
-            )
-        l1, l2 = self.lambdas[resolution]
-        return images.new_full((len(images),), l1), images.new_full((len(images),), l2)
-
-
-def regulariser(masks: Tensor, l1: Tensor, l2: Tensor) -> Tensor:
-    """l1 mean|1 - M| + l2 TV(M), (B,); TV is the mean squared vertical difference plus the mean horizontal one."""
-    vertical, horizontal = masks.diff(dim=2), masks.diff(dim=3)
-    variation = vertical.square().mean((1, 2, 3)) + horizontal.square().mean((1, 2, 3))
-    return l1 * (1 - masks).abs().mean((1, 2, 3)) + l2 * variation
-
-
-def regulariser_gradient(masks: Tensor, l1: Tensor, l2: Tensor) -> Tensor:
-    """Gradient of `regulariser` to the masks (B,1,r,r), in closed form; 0 for |1 - M| where M = 1."""
-    vertical, horizontal = masks.diff(dim=2), masks.diff(dim=3)
-    variation = torch.zeros_like(masks)
-    variation[:, :, 1:] += vertical
-    variation[:, :, :-1] -= vertical
-    variation[:, :, :, 1:] += horizontal
-    variation[:, :, :, :-1] -= horizontal
-    r = masks.shape[-1]
-    sparsity = -(1 - masks).sign() / (r * r)
-    return l1.view(-1, 1, 1, 1) * sparsity + l2.view(-1, 1, 1, 1) * variation * (2 / (r * (r - 1)))
