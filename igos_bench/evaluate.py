@@ -75,12 +75,13 @@ class Evaluator:
             caught: list[Tensor] = []
             handle = layer.register_forward_hook(lambda _module, _inputs, output: caught.append(output))  # noqa: B023
             try:
-                with torch.enable_grad(), self._autocast(part):
-                    logits = self.network(part.requires_grad_())
+                with torch.enable_grad():
+                    with self._autocast(part):
+                        logits = self.network(part.detach().requires_grad_())
+                    chosen = logits.gather(1, targets[rows, None]).sum()
+                    (slope,) = torch.autograd.grad(chosen, caught[-1])
             finally:
                 handle.remove()
-            chosen = logits.gather(1, targets[rows, None]).sum()
-            (slope,) = torch.autograd.grad(chosen, caught[-1])
             self.count(len(part), backward=True)
             activations.append(caught[-1].detach().to(part.dtype))
             gradients.append(slope.to(part.dtype))
