@@ -3,6 +3,7 @@
     igos-bench [run] [overrides]     explain and score (the default); -m sweeps
     igos-bench score [overrides]     score the stored maps of the same run again, under another protocol
     igos-bench table [results_dir=.] make and print results/table.csv
+    igos-bench check-data [overrides] say what the data are, and whether the model recognises them
 
 Overrides are KEY=VALUE of a key in conf/. Flags: -m sweeps over values a,b,c; --config-dir FOLDER adds your own YAML
 files (method/, model/, data/, protocol/).
@@ -24,7 +25,7 @@ from typing import Any, NoReturn
 from .config import RunConfig
 from .errors import UnavailableError, UserError, unknown
 
-COMMANDS = ("run", "score", "table")
+COMMANDS = ("run", "score", "table", "check-data")
 
 
 def main() -> int:
@@ -106,6 +107,10 @@ def _log(config: RunConfig, name: str) -> Path:
 
 
 def _job(command: str, config: RunConfig) -> int:
+    if command == "check-data":
+        from .check_data import check_data
+
+        return check_data(config)
     from .console import Progress, print_header, print_summary
     from .prepare import prepare
     from .runner import execute

@@ -66,7 +66,8 @@ class ModelConfig:
     `library` and `architecture` name the network; `weights` is `pretrained`, a file (.pth, .pt, .safetensors) or null
     (seeded random, for tests); `package` is the Python package that carries the pretrained weights, where one does;
     `mean` and `std` override the library's own; `layers` names, for a method that reads layers, the module whose output
-    has a given resolution, method -> resolution -> name. A method that it leaves out reads the last ReLUs.
+    has a given resolution, method -> resolution -> name. A method that it leaves out reads the last ReLUs. `top1`
+    is the published accuracy in percent, for `check-data`.
     """
 
     name: str = "efficientnet_lite0"
@@ -77,6 +78,7 @@ class ModelConfig:
     mean: list[float] | None = None
     std: list[float] | None = None
     layers: dict[str, dict[int, str]] = field(default_factory=dict)
+    top1: float | None = None
 
 
 @dataclass

@@ -9,62 +9,59 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
 
 from .config import DataConfig
-from .errors import ImageError, UserError
+from .errors import UserError, unknown
+from .imagenet import find_imagenet
+from .labels import imagenet_wnids, package_folder
+from .source import Found, ImageSource, existing
+
+__all__ = ["EXTENSIONS", "ImageSource", "Manifest", "read_manifest"]
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+LAYOUTS = ("sample", "folder", "imagenet")
 
 # What cannot be printed on one line, what is not UTF-8 (lone surrogates), and the backslash that escapes them.
 _UNPRINTABLE = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
-class ImageSource:
-    """One image.
-
-    Attributes:
-        image_id: Unique in its data set, printable, the same on every machine.
-        label: ImageNet's class index, or None where it is not known.
-        path: The file.
-    """
-
-    image_id: str
-    label: int | None
-    path: Path
-
-    def open(self) -> BinaryIO:
-        """Open the encoded image; see `open_regular`."""
-        return open_regular(self.path)
-
-
-@dataclass(frozen=True)
 class Manifest:
-    """All images of a data set, in their seeded order.
+    """All images of a data set, in their order.
 
     Attributes:
         name: Of the data set, as in the configuration.
-        images: Ordered by sha256 of "seed|image_id": no file system has a say, and a smaller limit is a prefix.
-        sha256: Over the seed and every image's id and size in bytes (the sample: ids alone), so that results on
-            other images never mix. Two folders with the same ids and sizes count as the same data.
+        images: Ordered by sha256 of "seed|image_id": no file system has a say, and a smaller limit is a prefix. With
+            `data.list`, the images of the list in its order.
+        sha256: Over the seed and all image ids (of a list: over them in its order), so that results on other images
+            never mix. For a folder over every image's size in bytes too: two folders with the same ids and sizes count
+            as the same data. ImageNet is the same in every layout, and with or without labels.
+        layout: What the data set was found as, for people.
+        labels: Where the labels come from, for people; None where there are none.
     """
 
     name: str
     images: tuple[ImageSource, ...]
     sha256: str
+    layout: str
+    labels: str | None
 
     def take(self, limit: int | None) -> tuple[ImageSource, ...]:
         """Return the first `limit` images; all of them where it is None or larger than the data set."""
         return self.images[:limit]
+
+    def listing(self, limit: int | None) -> str:
+        """The ids of `take(limit)`, one a line: what `data.list` reads, and its sha256 is that of the selection."""
+        return "".join(f"{image.image_id}\n" for image in self.take(limit))
 
 
 def read_manifest(config: DataConfig) -> Manifest:
     r"""List a data set without opening any of its images.
 
     `layout=sample` is the 20 photographs that foolbox carries: id = file stem, label = the class in the name.
+
+    `layout=imagenet` is ImageNet's validation set as people have it, see `imagenet`: id = file name.
 
     `layout=folder` is every file below `root` that is named like an image, readable or not; hidden files are skipped.
     The id is the path relative to `root`, with `/` between its parts and `\` escapes for what cannot be printed.
@@ -73,71 +70,78 @@ def read_manifest(config: DataConfig) -> Manifest:
     other order would be wrong labels.
 
     Raises:
-        UserError: The layout or the root does not exist, there are no images in it, or the limit is below 1.
+        UserError: The layout or the root does not exist, there are no images in it, the limit is below 1, the list
+            names images that are not there, or there are labels but not for every image that is asked for.
     """
     if config.limit is not None and config.limit < 1:
         raise UserError(f"data.limit={config.limit} takes no images: give 1 or more, or null for all")
     if config.layout == "sample":
-        images = _sample()
-        lines = sorted(image.image_id for image in images)
+        found = _sample()
+    elif config.layout == "imagenet":
+        found = find_imagenet(config.root, config.labels)
     elif config.layout == "folder":
-        images = _folder(config)
-        lines = sorted(f"{image.image_id}\t{_size(image.path)}" for image in images)
+        found = _folder(config)
     else:
-        raise UserError(f"data.layout={config.layout} is not known: choose sample or folder")
-    return Manifest(
-        config.name,
-        tuple(sorted(images, key=lambda image: _sha256(f"{config.seed}|{image.image_id}"))),
-        _sha256("\n".join([str(config.seed), *lines])),
-    )
+        raise UserError(unknown("data.layout", config.layout, LAYOUTS))
+
+    if config.list is None:
+        images = sorted(found.images, key=lambda image: _sha256(f"{config.seed}|{image.image_id}"))
+        lines = [str(config.seed), *sorted(_identity(image, config.layout) for image in images)]
+    else:
+        images = _listed(config.list, found)
+        lines = ["list", *(_identity(image, config.layout) for image in images)]
+    manifest = Manifest(config.name, tuple(images), _sha256("\n".join(lines)), found.layout, found.labels)
+    requested = manifest.take(config.limit)
+    if found.labels and (bare := [image.image_id for image in requested if image.label is None]):
+        raise UserError(
+            f"the labels in {found.labels} do not fit: none for {len(bare):,} of {len(requested):,} images, such as "
+            f"{bare[0]}; give the file that belongs to these images as data.labels=FILE"
+        )
+    return manifest
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading; anything else could wait for ever, as a fifo does.
+def _identity(image: ImageSource, layout: str) -> str:
+    """What of an image goes into the manifest's hash."""
+    return f"{image.image_id}\t{_size(image.path)}" if layout == "folder" else image.image_id
 
-    Raises:
-        ImageError: It is not a regular file, or may not be read.
-    """
+
+def _listed(text: str, found: Found) -> list[ImageSource]:
+    """The images that a file names, an id a line, in its order."""
+    path = existing("data.list", text, "a file with one image id a line")
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISREG(mode):
-            return path.open("rb")
-    except FileNotFoundError:
-        raise ImageError("a link to nothing" if path.is_symlink() else "no such file") from None
-    except OSError as error:
-        raise ImageError(f"cannot be opened: {error.strerror}") from error
-    raise ImageError(f"not a regular file but a {'folder' if stat.S_ISDIR(mode) else 'fifo, socket or device'}")
+        ids = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"data.list={text} cannot be read as a text file with one image id a line: {error}") from error
+    known = {image.image_id: image for image in found.images}
+    example = f"ids here look like {found.images[0].image_id}"
+    if not ids:
+        raise UserError(f"data.list={text} is empty: write one image id a line; {example}")
+    if missing := [image_id for image_id in ids if image_id not in known]:
+        raise UserError(
+            f"data.list={text} names {len(missing):,} images that are not there, such as {missing[0]!r}, of "
+            f"{len(ids):,}: looked in {found.layout}; {example}"
+        )
+    if len(set(ids)) < len(ids):
+        twice, count = Counter(ids).most_common(1)[0]
+        raise UserError(f"data.list={text} names {twice!r} {count} times: name every image once")
+    return [known[image_id] for image_id in ids]
 
 
-def imagenet_wnids() -> dict[str, int]:
-    """Return ImageNet's 1,000 wnids with their class indices, from timm's list, without the seconds of importing it."""
-    path = _package_folder("timm", "pip install timm") / "data" / "_info" / "imagenet_synsets.txt"
-    return {wnid: index for index, wnid in enumerate(path.read_text(encoding="utf-8").split())}
-
-
-def _sample() -> list[ImageSource]:
-    folder = _package_folder("foolbox", "pip install 'igos-bench[sample]'") / "data"
+def _sample() -> Found:
+    folder = package_folder("foolbox", "pip install 'igos-bench[sample]'") / "data"
     paths = list(folder.glob("imagenet_*_*.jpg"))
     if not paths:
         raise UserError(f"{folder} has no imagenet_<nn>_<class>.jpg: pip install --force-reinstall foolbox")
-    return [ImageSource(path.stem, int(path.stem.rpartition("_")[2]), path) for path in paths]
+    images = [ImageSource(path.stem, int(path.stem.rpartition("_")[2]), path) for path in paths]
+    return Found(images, f"the photographs in {folder}", "their file names")
 
 
-def _package_folder(package: str, remedy: str) -> Path:
-    """Where a package is installed; it is not imported."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the package {package} is not installed: {remedy}")
-    return Path(spec.submodule_search_locations[0])
-
-
-def _folder(config: DataConfig) -> list[ImageSource]:
+def _folder(config: DataConfig) -> Found:
     if not config.root:
         raise UserError(f"data={config.name} needs data.root=FOLDER, the folder that holds the images")
-    root = Path(os.path.expanduser(config.root))  # noqa: PTH111 - pathlib's raises for an unknown ~user
+    root = existing("data.root", config.root, "the folder that holds the images")
     if not _is_folder(root):
-        found = "is a file, not a folder" if os.path.lexists(root) else "does not exist"
-        raise UserError(f"data.root={config.root} {found}: give the folder that holds the images")
+        raise UserError(f"data.root={config.root} is a file, not a folder: give the folder that holds the images")
     names: list[Path] = []
     others: Counter[str] = Counter()
     for path in _walk(root, frozenset()):
@@ -152,7 +156,8 @@ def _folder(config: DataConfig) -> list[ImageSource]:
             f"data.root={config.root} holds no images: looked at all depths for {' '.join(EXTENSIONS)}, found {found}"
         )
     label = _labels({name.parts[0] if len(name.parts) > 1 else "" for name in names})
-    return [ImageSource(_image_id(name), label.get(name.parts[0]), root / name) for name in names]
+    images = [ImageSource(_image_id(name), label.get(name.parts[0]), root / name) for name in names]
+    return Found(images, f"all images below {root}", "the class folders" if label else None)
 
 
 def _walk(folder: Path, ancestors: frozenset[Path]) -> Iterator[Path]:

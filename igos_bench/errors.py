@@ -24,3 +24,8 @@ def unknown(what: str, found: str, choices: Sequence[str], show: Sequence[str] |
     near = get_close_matches(found, choices, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {what} {found!r}{hint}; choices: {', '.join(show or choices)}"
+
+
+def first_line(error: BaseException) -> str:
+    """Of its message; its type's name where it has none."""
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .config import Preprocessing
-from .data import ImageSource, open_regular
 from .errors import ImageError
+from .source import ImageSource, open_regular
 
 # Not every format that Pillow knows: a file named .jpg must not reach a PostScript interpreter.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .errors import UserError
+from .errors import UserError, first_line
 from .fold import fold_batch_norms
-from .weights import first_line
 
 INPUT_SIZE = 224
 LOGIT_TOLERANCE = 1e-4  # of the fast network, times max(1, |logit|)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,8 +22,10 @@ class Baseline:
     """What an image looks like where it is deleted.
 
     Attributes:
-        kind: `blur`, a Gaussian blur with reflect-101 borders, or `mean`, ImageNet's mean colour.
-        kernel_size: Taps of the blur, odd.
+        kind: `blur`, a Gaussian blur with reflect-101 borders; `mean`, ImageNet's mean colour; `rise_blur`, that of
+            RISE's metric: the kernel is scipy's Gaussian filter of a point, reflected inside the kernel and so flatter
+            than a truncated Gaussian, and what lies outside the image has the mean colour.
+        kernel_size: Taps of a blur, odd.
         sigma: Its standard deviation in pixels.
     """
 
@@ -32,9 +35,9 @@ class Baseline:
 
     def __post_init__(self) -> None:
         """Refuse a baseline that does not exist."""
-        if self.kind not in ("blur", "mean"):
-            raise UserError(f"unknown baseline kind {self.kind!r}: choose blur or mean")
-        if self.kind == "blur" and (self.kernel_size < 1 or self.kernel_size % 2 == 0 or not self.sigma > 0):
+        if self.kind not in ("blur", "mean", "rise_blur"):
+            raise UserError(f"unknown baseline kind {self.kind!r}: choose blur, mean or rise_blur")
+        if self.kind != "mean" and (self.kernel_size < 1 or self.kernel_size % 2 == 0 or not self.sigma > 0):
             raise UserError(
                 f"a blurred baseline needs an odd kernel_size and a sigma above 0, "
                 f"found kernel_size={self.kernel_size} sigma={self.sigma}"
@@ -42,11 +45,26 @@ class Baseline:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the baselines, like `images` (B,3,H,W), of `images` in [0, 1]."""
+        mean = images.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
         if self.kind == "mean":
-            mean = images.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
             return mean.expand_as(images).contiguous()
         # One image at a time: a baseline must not depend on its neighbours in the batch, not even by rounding.
-        return torch.cat([gaussian_blur(image, [self.kernel_size] * 2, [self.sigma] * 2) for image in images.split(1)])
+        if self.kind == "blur":
+            size, sigma = [self.kernel_size] * 2, [self.sigma] * 2
+            return torch.cat([gaussian_blur(image, size, sigma) for image in images.split(1)])
+        kernel = _point_filtered(self.kernel_size, self.sigma).to(images).expand(3, 1, -1, -1)
+        half = self.kernel_size // 2
+        return torch.cat([mean + F.conv2d(image - mean, kernel, padding=half, groups=3) for image in images.split(1)])
+
+
+@lru_cache(maxsize=4)
+def _point_filtered(size: int, sigma: float) -> Tensor:
+    """What scipy's Gaussian filter makes of a point in the middle, (size, size), float64; it sums to 1."""
+    from scipy.ndimage import gaussian_filter
+
+    point = np.zeros((size, size))
+    point[size // 2, size // 2] = 1
+    return torch.from_numpy(gaussian_filter(point, sigma))
 
 
 def upsample(masks: Tensor, size: int) -> Tensor:

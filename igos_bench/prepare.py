@@ -17,6 +17,7 @@ from .metrics import Protocol
 from .models import Classifier, load_classifier
 from .provenance import plain
 from .results import RunDirectory, short_key
+from .tuned import tuned_lambdas
 
 TARGET_RULE = "predicted"
 
@@ -75,7 +76,10 @@ class Run:
 def prepare(config: RunConfig) -> Run:
     """Load and check everything that a run needs; raises UserError before anything is computed."""
     parameters = dict(config.method)
-    method = get_method(parameters.pop("name"), parameters)
+    name = parameters.pop("name")
+    if parameters.get("lambdas") == "tuned":
+        parameters["lambdas"] = tuned_lambdas(config.model.name, name)
+    method = get_method(name, parameters)
     if method.resolutions != "from the model":
         check_resolution(method.name, config.model.name, config.resolution, method.resolutions)
     if config.chunk_size < 1:

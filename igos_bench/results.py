@@ -2,6 +2,7 @@
 
     results/runs/<model>/<data>/<method>/<resolution>/<map_key>/
         run.json                      what ran, on what
+        images.txt                    ids of the images that were last asked for; data.list reads it
         timing.csv                    a line a chunk
         maps/000000.npz               saliency maps of chunk 0
         <protocol>-<key>/
@@ -121,6 +122,10 @@ class RunDirectory:
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Replace run.json."""
         write_atomically(self.path / "run.json", (json.dumps(provenance, indent=2) + "\n").encode())
+
+    def write_listing(self, listing: str) -> None:
+        """Replace images.txt, ids of images, one a line."""
+        write_atomically(self.path / "images.txt", listing.encode())
 
     # Chunks
 

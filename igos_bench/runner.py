@@ -48,6 +48,8 @@ def execute(run: Run, report: Report, *, explain: bool = True) -> Outcome:
     """
     directory = run.directory
     provenance = _start(run)
+    listing = run.manifest.listing(run.config.data.limit)
+    directory.write_listing(listing)
     size = provenance["chunk_size"]
     evaluate = Evaluator(
         run.classifier.network,
@@ -84,6 +86,7 @@ def execute(run: Run, report: Report, *, explain: bool = True) -> Outcome:
     found = [row for i in range(len(chunks)) for row in rows[i] if row["image_id"] in wanted]
     provenance |= {
         "finished": now(),
+        "images_sha256": hashlib.sha256(listing.encode()).hexdigest(),
         "requested": len(images),
         "done": sum(row["status"] == "ok" for row in found),
     }

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from .errors import UserError
+from .errors import UserError, first_line
 
 NETWORK_TIMEOUT = 10.0  # seconds of silence before a download is given up
 
@@ -212,8 +212,3 @@ def hash_weights(body: nn.Module) -> str:
 
 def _first_few(names: Sequence[str], count: int = 3) -> str:
     return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
-
-
-def first_line(error: BaseException) -> str:
-    """Of its message; its type's name where it has none."""
-    return str(error).strip().split("\n")[0] or type(error).__name__

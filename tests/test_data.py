@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from igos_bench.config import DataConfig
-from igos_bench.data import EXTENSIONS, Manifest, imagenet_wnids, read_manifest
+from igos_bench.data import EXTENSIONS, Manifest, read_manifest
 from igos_bench.errors import ImageError, UserError
 
 
-def folder(root: Path, *names: str, **options: int) -> Manifest:
+def folder(root: Path, *names: str, **options: Any) -> Manifest:
     """The manifest of a folder after making these files in it; their content does not matter here."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,14 +44,15 @@ def test_sample() -> None:
 
 def test_listing_needs_neither_torch_nor_foolbox() -> None:
     code = (
-        "import sys; from igos_bench.config import DataConfig; from igos_bench.data import *; imagenet_wnids();"
-        "read_manifest(DataConfig()); sys.exit(bool({'torch', 'foolbox', 'timm', 'PIL'} & set(sys.modules)))"
+        "import sys; from igos_bench.config import DataConfig; from igos_bench.data import read_manifest;"
+        "import igos_bench.labels; igos_bench.labels.imagenet_wnids(); read_manifest(DataConfig());"
+        "sys.exit(bool({'torch', 'foolbox', 'timm', 'PIL'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent, timeout=60)
 
 
 def test_sample_without_foolbox(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("igos_bench.data.find_spec", lambda name: None)
+    monkeypatch.setattr("igos_bench.labels.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"foolbox is not installed: pip install 'igos-bench\[sample\]'"):
         read_manifest(DataConfig())
 
@@ -107,13 +108,6 @@ def test_labels(tmp_path: Path, names: list[str], expected: list[int | None]) ->
     assert labels(folder(tmp_path, *names)) == dict(zip(names, expected, strict=True))
 
 
-def test_wnids_are_in_the_order_of_the_classes() -> None:
-    wnids = imagenet_wnids()
-    assert len(wnids) == 1000
-    assert list(wnids) == sorted(wnids)
-    assert wnids["n02106662"] == 235  # German shepherd
-
-
 def test_odd_names_become_printable_unique_ids(tmp_path: Path) -> None:
     names = [b"\xff.png", b"\\udcff.png", b"\\xff.png", "ÿ.png".encode(), b"tab\tnew\nline.png"]
     for name in names:
@@ -153,10 +147,50 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
     assert ids(folder(tmp_path / "root")) == ["linked/x.png"]
 
 
+def test_list_takes_images_in_its_order(tmp_path: Path) -> None:
+    own = tmp_path / "mine.txt"
+    own.write_text("\ufeffb.png\r\n\na.png\n", encoding="utf-8")
+    manifest = folder(tmp_path / "images", "a.png", "b.png", "c.png", list=str(own))
+    assert ids(manifest) == ["b.png", "a.png"]
+    assert [image.image_id for image in manifest.take(1)] == ["b.png"]
+    assert manifest.listing(None) == "b.png\na.png\n"
+    own.write_text("a.png\nb.png\n")
+    hashes = {manifest.sha256, folder(tmp_path / "images").sha256, folder(tmp_path / "images", list=str(own)).sha256}
+    assert len(hashes) == 3
+
+
+def test_listing_gives_the_same_images_back(tmp_path: Path) -> None:
+    manifest = folder(tmp_path / "images", *(f"{i}.png" for i in range(9)))
+    own = tmp_path / "mine.txt"
+    own.write_text(manifest.listing(4), encoding="utf-8")
+    assert folder(tmp_path / "images", list=str(own)).images == manifest.take(4)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a.png\nd.png\n e.png\n", "names 2 images that are not there, such as 'd.png', of 3: looked in all images"),
+        (b"a.png\nd.png\n", "ids here look like a.png"),
+        (b"a.png\na.png\n", "names 'a.png' 2 times: name every image once"),
+        (b"\n\n", "is empty: write one image id a line"),
+        (b"\xff\xfe", "cannot be read as a text file with one image id a line"),
+        (None, "does not exist: give a file with one image id a line"),
+    ],
+)
+def test_bad_lists(tmp_path: Path, content: bytes | None, message: str) -> None:
+    own = tmp_path / "mine.txt"
+    if content is not None:
+        own.write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        folder(tmp_path / "images", "a.png", list=str(own))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layout": "tar"}, "data.layout=tar is not known: choose sample or folder"),
+        ({"layout": "tar"}, "unknown data.layout 'tar'; choices: sample, folder, imagenet"),
         ({"limit": 0}, "data.limit=0 takes no images: give 1 or more, or null for all"),
         ({"root": None}, "data=mine needs data.root=FOLDER"),
         ({"root": ""}, "data=mine needs data.root=FOLDER"),

@@ -21,9 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from igos_bench.config import Preprocessing
-from igos_bench.data import ImageSource
 from igos_bench.errors import ImageError
 from igos_bench.images import decode, preprocess, stream
+from igos_bench.source import ImageSource
 
 RED, GREEN, BLUE, WHITE, BLACK = [255, 0, 0], [0, 255, 0], [0, 0, 255], [255] * 3, [0] * 3
 WIDE = np.array([[0, 128, 129, 385, 386, 65535]], dtype=np.uint16)

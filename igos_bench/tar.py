@@ -1,0 +1,115 @@
+"""Where the members of a tar lie in it, so that they are read in place. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+import warnings
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from .errors import UserError
+
+VERSION = 1  # of the index file
+BLOCK = 512
+LARGEST_PADDING = 2**20  # tar pads to whole records, of 10 kB unless told otherwise
+
+
+class Member(NamedTuple):
+    """A regular file in a tar: `offset` is that of its first byte, `size` is in bytes."""
+
+    name: str
+    offset: int
+    size: int
+
+
+def tar_members(path: Path) -> list[Member]:
+    """List the regular files of an uncompressed tar; links, folders and sparse files are left out.
+
+    Reading all headers of a large tar takes a while, so the list is kept in the user's cache folder, under the tar's
+    resolved path, and used again as long as the tar's size and time of modification are the same.
+
+    Raises:
+        UserError: It cannot be read, is no uncompressed tar, is truncated or damaged, or a member's name is absolute or
+            climbs out with `..`.
+    """
+    try:
+        path = path.resolve()
+        state = path.stat()
+        described = {"version": VERSION, "path": str(path), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+        kept = _index_file(path)
+        members = _recall(kept, described)
+        if members is None:
+            members = _scan(path, state.st_size)
+            _keep(kept, {**described, "members": members})
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    return members
+
+
+def _scan(path: Path, size: int) -> list[Member]:
+    members: list[Member] = []
+    last = "its beginning"
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                _refuse_climbing(path, member.name)
+                last = member.name
+                if member.isreg() and not member.issparse():
+                    members.append(Member(member.name, member.offset_data, member.size))
+            # tarfile takes a damaged header for the end. The true one is a block of zeros, then padding alone.
+            end = tar.offset
+            file.seek(end)
+            mark = file.read(BLOCK)
+    except tarfile.TarError as error:
+        if not members:
+            raise UserError(f"{path} is no uncompressed tar ({error}): unpack it, or fetch it again") from error
+        raise UserError(f"{path} is truncated within {last}, {size:,} bytes: fetch it again") from error
+    if len(mark) < BLOCK:
+        raise UserError(f"{path} is truncated after {last}, {size:,} bytes: fetch it again")
+    if any(mark) or size - end > LARGEST_PADDING:
+        raise UserError(f"{path} is damaged after {last}, at byte {end:,} of {size:,}: fetch it again")
+    return members
+
+
+def _refuse_climbing(path: Path, name: str) -> None:
+    # Nothing is ever unpacked; but a tar that tries this is not the one that it is taken for.
+    parts = PurePosixPath(name)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise UserError(f"{path} has a member {name!r}, outside of where it would be unpacked: do not use this tar")
+
+
+def _index_file(path: Path) -> Path:
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - never raises
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()
+    return Path(folder, "igos-bench", f"{path.stem}-{digest[:16]}.json")
+
+
+def _recall(kept: Path, described: dict[str, object]) -> list[Member] | None:
+    """The members from the index file, or None where there is none, or it is of another tar or damaged."""
+    try:
+        index = json.loads(kept.read_bytes())
+        if any(index[key] != value for key, value in described.items()):
+            return None
+        return [Member(str(name), int(offset), int(size)) for name, offset, size in index["members"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _keep(kept: Path, index: dict[str, object]) -> None:
+    temporary = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(json.dumps(index), encoding="ascii")
+            temporary.replace(kept)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        warnings.warn(
+            f"the index of the tar cannot be kept in {kept.parent} ({error.strerror}), so it will be made each time: "
+            "set XDG_CACHE_HOME to a folder that can be written",
+            stacklevel=2,
+        )
