@@ -2,7 +2,10 @@
 
     igos-bench [run] [overrides]     explain and score (the default); -m sweeps
     igos-bench score [overrides]     score the stored maps of the same run again, under another protocol
-    igos-bench table [results_dir=.] make and print results/table.csv
+    igos-bench score maps=FOLDER name=NAME   score maps made elsewhere, FOLDER/<image_id>.npy, as method NAME
+    igos-bench table [results_dir=.] make and print results/table.csv, .md and .tex; allow_partial=true takes
+                                     incomplete cells, marked
+    igos-bench compare [same words]  paired differences between methods on the same images, results/comparison.csv
     igos-bench check-data [overrides] say what the data are, and whether the model recognises them
 
 Overrides are KEY=VALUE of a key in conf/. Flags: -m sweeps over values a,b,c; --config-dir FOLDER adds your own YAML
@@ -20,12 +23,15 @@ import traceback
 import warnings
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .config import RunConfig
 from .errors import UnavailableError, UserError, unknown
 
-COMMANDS = ("run", "score", "table", "check-data")
+if TYPE_CHECKING:
+    from .cells import Cell
+
+COMMANDS = ("run", "score", "table", "compare", "check-data")
 
 
 def main() -> int:
@@ -40,7 +46,7 @@ def main() -> int:
         if {"--help", "-h"} & set(words):
             print(__doc__)
             return 0
-        return _table(words) if command == "table" else _run(command, words)
+        return _read(command, words) if command in ("table", "compare") else _run(command, words)
     except UserError as error:
         print(f"igos-bench: {error}", file=sys.stderr)
         return 2
@@ -66,16 +72,20 @@ def _run(command: str, words: list[str]) -> int:
     parser.add_argument("overrides", nargs="*")
     asked = parser.parse_intermixed_args(words)
     check_overrides(asked.overrides, asked.config_dir)
+    _check_maps(command, asked.overrides)
     ended: list[tuple[str, int]] = []
+    passed_over: list[str] = []
 
     def job(config: Any) -> None:
         name = "a cell"
         try:
             checked = typed(config)
-            name = f"{checked.method['name']} at {checked.resolution} on {checked.model.name}"
+            what = f"maps={checked.maps}" if checked.maps else f"{checked.method['name']} at {checked.resolution}"
+            name = f"{what} on {checked.model.name}"
             ended.append((name, _job(command, checked)))
         except UnavailableError as error:
             print(f"igos-bench: not available: {error}" if asked.multirun else f"igos-bench: {error}", file=sys.stderr)
+            passed_over.append(name)
             ended.append((name, 0 if asked.multirun else 2))
         except UserError as error:
             print(f"igos-bench: {error}", file=sys.stderr)
@@ -86,14 +96,36 @@ def _run(command: str, words: list[str]) -> int:
             ended.append((f"{name} (see {_log(checked, name)})", 1))
 
     logging.getLogger("hydra").setLevel(logging.ERROR)
-    sys.argv = [sys.argv[0], *words]
+    # Flags first: Hydra's own parser takes no override after a flag that follows one.
+    flags = ["--multirun"] * asked.multirun + (["--config-dir", asked.config_dir] if asked.config_dir else [])
+    sys.argv = [sys.argv[0], *flags, *asked.overrides]
     hydra.main(config_path=CONF, config_name="config", version_base="1.3")(job)()
     failed = [(name, code) for name, code in ended if code]
     if asked.multirun:
-        print(f"\n{len(ended) - len(failed)} of {len(ended)} cells without a failure")
+        done = len(ended) - len(failed) - len(passed_over)
+        print(f"\n{done} cells done, {len(passed_over)} not available, {len(failed)} failed")
         for name, code in failed:
             print(f"igos-bench: failed with {code}: {name}", file=sys.stderr)
     return max((code for _, code in failed), default=0)
+
+
+def _check_maps(command: str, words: list[str]) -> None:
+    """Refuse maps made elsewhere where they would be passed over, and what they take the place of."""
+    asked = {word.partition("=")[0].partition(".")[0]: word for word in words}
+    if not (asked.keys() & {"maps", "name"}):
+        return
+    if command != "score":
+        there = " ".join(word for key, word in asked.items() if key in ("maps", "name"))
+        raise UserError(
+            f"{there}: `{command}` does not look at maps that were made elsewhere; "
+            "`igos-bench score maps=FOLDER name=NAME` scores them"
+        )
+    for key in ("method", "resolution"):
+        if key in asked:
+            raise UserError(
+                f"{asked[key]}: maps that were made elsewhere have a name instead of a method, and their own "
+                f"resolution; leave {asked[key]} out"
+            )
 
 
 def _log(config: RunConfig, name: str) -> Path:
@@ -126,19 +158,47 @@ def _job(command: str, config: RunConfig) -> int:
     return print_summary(outcome.rows, outcome.directory, outcome.records)
 
 
-def _table(words: list[str]) -> int:
-    from .table import make_table, printed, write_table
+def _read(command: str, words: list[str]) -> int:
+    """`table` and `compare`, which read what is on disk."""
+    from .cells import read_cells
 
     options = dict(word.partition("=")[::2] for word in words)
     for key in options:
-        if key != "results_dir":
-            raise UserError(unknown("key", key, ["results_dir"]))
+        if key not in ("results_dir", "allow_partial"):
+            raise UserError(unknown("key", key, ["results_dir", "allow_partial"]))
+    allow_partial = options.get("allow_partial", "false")
+    if allow_partial not in ("true", "false"):
+        raise UserError(f"allow_partial={allow_partial}: write true or false")
     results_dir = Path(options.get("results_dir", "results"))
-    table = make_table(results_dir)
-    write_table(table, results_dir / "table.csv")
-    print(printed(table))
-    print(f"\nwritten to {results_dir / 'table.csv'}, with the paper's numbers (VGG19, 5,000 ImageNet images)")
-    incomplete = table[table["n"] < table["requested"]]
-    if len(incomplete):
-        print(f"igos-bench: {len(incomplete)} cells are incomplete (marked !)", file=sys.stderr)
+    cells = read_cells(results_dir, allow_partial=allow_partial == "true")
+    partial = sum(not cell.complete for cell in cells)
+    written = _write_table(cells, results_dir) if command == "table" else _write_comparison(cells, results_dir)
+    print(f"\nwritten to {', '.join(map(str, written))}")
+    if partial:
+        print(f"igos-bench: {partial} of {len(cells)} cells are incomplete", file=sys.stderr)
     return 0
+
+
+def _write_table(cells: list[Cell], results_dir: Path) -> list[Path]:
+    from .layout import latex, markdown
+    from .results import write_atomically
+    from .table import make_table, printed, write_csv
+
+    table = make_table(cells)
+    print(printed(table))
+    print("\npaper: Table 1 of the I-GOS paper, VGG19 on 5,000 ImageNet validation images")
+    paths = [results_dir / f"table.{kind}" for kind in ("csv", "md", "tex")]
+    write_csv(table, paths[0])
+    write_atomically(paths[1], markdown(table).encode())
+    write_atomically(paths[2], latex(table).encode())
+    return paths
+
+
+def _write_comparison(cells: list[Cell], results_dir: Path) -> list[Path]:
+    from .compare import compare, printed
+    from .table import write_csv
+
+    comparison = compare(cells)
+    print(printed(comparison))
+    write_csv(comparison, results_dir / "comparison.csv")
+    return [results_dir / "comparison.csv"]

@@ -113,7 +113,11 @@ class EvaluateConfig:
 
 @dataclass
 class RunConfig:
-    """A run: one method at one resolution on one model and one set of images under one protocol."""
+    """A run: one method at one resolution on one model and one set of images under one protocol.
+
+    `maps`: a folder of saliency maps that were made elsewhere, and `name`, what the table calls them; they stand for
+    `method` and `resolution`.
+    """
 
     method: dict[str, Any] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -121,6 +125,8 @@ class RunConfig:
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     resolution: int = 28
+    maps: str | None = None
+    name: str | None = None
     preprocessing: Preprocessing = Preprocessing.plain
     device: Device = Device.auto
     precision: Precision = Precision.fp32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -16,10 +17,11 @@ def print_header(command: str, run: Run) -> None:
     """Say what runs, on what."""
     config = run.config
     single = " timing=single" if config.timing is Timing.single else ""
+    maps = f" maps={run.maps.folder}" if run.maps else ""
     print(
         f"{command}: method={run.method.name} resolution={config.resolution} model={run.classifier.name} "
         f"data={run.manifest.name} ({len(run.images)} images) protocol={run.protocol.name} "
-        f"device={run.device} precision={config.precision.value} seed={config.seed}{single}",
+        f"device={run.device} precision={config.precision.value} seed={config.seed}{single}{maps}",
         flush=True,
     )
 
@@ -49,9 +51,12 @@ class Progress:
         means = f"deletion {mean(ok, 'deletion_auc'):.4f}, insertion {mean(ok, 'insertion_auc'):.4f}"
         self.bar.set_postfix_str(means)
         if not self.terminal and not resumed:
-            seconds = mean(ok_rows(rows), "explain_seconds"), mean(ok_rows(rows), "score_seconds")
-            times = ", ".join(f"{s:.2f} s {what}" for s, what in zip(seconds, ("explaining", "scoring"), strict=True))
-            print(f"{len(self.rows)}/{self.total} images: {means}; {times} an image", flush=True)
+            seconds = {
+                "explaining": mean(ok_rows(rows), "explain_seconds"),
+                "scoring": mean(ok_rows(rows), "score_seconds"),
+            }
+            times = ", ".join(f"{s:.2f} s {what}" for what, s in seconds.items() if not math.isnan(s))
+            print(f"{len(self.rows)}/{self.total} images: {means}{f'; {times} an image' * bool(times)}", flush=True)
 
     def close(self) -> None:
         """End the bar's line."""
@@ -66,8 +71,11 @@ def print_summary(rows: list[Row], directory: Path, records: Path) -> int:
             centre, error = mean(ok, f"{key}_auc"), standard_error(ok, f"{key}_auc")
             print(f"{key:10}{centre:.4f} ± {error:.4f} (standard error, {len(ok)} images; {better} is better)")
         explain, score = mean(ok, "explain_seconds"), mean(ok, "score_seconds")
-        print(f"seconds   {explain:.2f} explaining, {score:.2f} scoring an image")
-        print(f"passes    {mean(ok, 'forwards'):.1f} forward, {mean(ok, 'backwards'):.1f} backward explaining an image")
+        explained = not math.isnan(explain)  # else the maps were there already
+        print(f"seconds   {f'{explain:.2f} explaining, ' if explained else ''}{score:.2f} scoring an image")
+        if explained:
+            passes = mean(ok, "forwards"), mean(ok, "backwards")
+            print(f"passes    {passes[0]:.1f} forward, {passes[1]:.1f} backward explaining an image")
     print(f"maps      {directory / 'maps'}\nrecords   {records}")
     print("next      `igos-bench table` makes the table of all runs")
     for row in failed:

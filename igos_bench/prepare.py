@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from .config import Device, RunConfig
 from .data import ImageSource, Manifest, read_manifest
 from .errors import UnavailableError, UserError
+from .foreign import MapFolder, check_maps
 from .methods import Method, get_method
 from .metrics import Protocol
 from .models import Classifier, load_classifier
@@ -27,7 +28,7 @@ class Run:
     """One method at one resolution on one model and one set of images under one protocol; nothing is computed yet."""
 
     config: RunConfig
-    method: Method
+    method: Method | MapFolder
     protocol: Protocol
     manifest: Manifest
     classifier: Classifier
@@ -38,11 +39,15 @@ class Run:
     def __post_init__(self) -> None:
         """Work out the keys and the folder."""
         config, method = self.config, self.method
+        if isinstance(method, MapFolder):
+            parameters = {"maps": method.sha256}
+        else:
+            parameters = plain(asdict(method))  # type: ignore[call-overload]
         self.map_key = short_key(
             {
                 "method": method.name,
                 "method_version": method.version,
-                "parameters": plain(asdict(method)),  # type: ignore[call-overload]
+                "parameters": parameters,
                 "resolution": config.resolution,
                 "model": self.classifier.name,
                 "weights": self.classifier.weights_sha256,
@@ -61,6 +66,11 @@ class Run:
         self.directory = RunDirectory(folder / self.map_key, f"{self.protocol.name}-{protocol_key}")
 
     @property
+    def maps(self) -> MapFolder | None:
+        """The maps that are scored, if they were made elsewhere."""
+        return self.method if isinstance(self.method, MapFolder) else None
+
+    @property
     def layer(self) -> str | None:
         """Name of the layer that the method reads, for those that read one."""
         if self.method.resolutions != "from the model":
@@ -75,6 +85,27 @@ class Run:
 
 def prepare(config: RunConfig) -> Run:
     """Load and check everything that a run needs; raises UserError before anything is computed."""
+    if config.chunk_size < 1:
+        raise UserError(f"chunk_size must be at least 1, found {config.chunk_size}")
+    protocol = Protocol.from_config(config.protocol)
+    method: Method | MapFolder
+    if config.maps is None and config.name is None:
+        method = _method(config)
+        manifest = read_manifest(config.data)
+    else:
+        manifest = read_manifest(config.data)
+        requested = [image.image_id for image in manifest.take(config.data.limit)]
+        method = check_maps(config.maps, config.name, requested)
+        config = replace(config, method={"name": method.name}, resolution=method.resolution)
+    device = choose_device(config.device)
+    forbid_shortcuts()
+    classifier = _classifier(config, device)
+    if method.resolutions == "from the model":
+        check_resolution(method.name, classifier.name, config.resolution, tuple(classifier.layers_for(method.name)))
+    return Run(config, method, protocol, manifest, classifier, device)
+
+
+def _method(config: RunConfig) -> Method:
     parameters = dict(config.method)
     name = parameters.pop("name")
     if parameters.get("lambdas") == "tuned":
@@ -82,16 +113,7 @@ def prepare(config: RunConfig) -> Run:
     method = get_method(name, parameters)
     if method.resolutions != "from the model":
         check_resolution(method.name, config.model.name, config.resolution, method.resolutions)
-    if config.chunk_size < 1:
-        raise UserError(f"chunk_size must be at least 1, found {config.chunk_size}")
-    protocol = Protocol.from_config(config.protocol)
-    manifest = read_manifest(config.data)
-    device = choose_device(config.device)
-    forbid_shortcuts()
-    classifier = _classifier(config, device)
-    if method.resolutions == "from the model":
-        check_resolution(method.name, classifier.name, config.resolution, tuple(classifier.layers_for(method.name)))
-    return Run(config, method, protocol, manifest, classifier, device)
+    return method
 
 
 _last_classifier: dict[str, Classifier] = {}

@@ -25,6 +25,7 @@ def describe(run: Run) -> dict[str, Any]:
         "config": plain(asdict(config)),
         "method": run.method.name,
         "method_version": run.method.version,
+        **({"maps": {"folder": str(run.maps.folder), "sha256": run.maps.sha256}} if run.maps else {}),
         "protocol": run.protocol.name,
         "protocol_version": run.protocol.version,
         "resolution": config.resolution,

@@ -2,10 +2,11 @@
 
     results/runs/<model>/<data>/<method>/<resolution>/<map_key>/
         run.json                      what ran, on what
-        images.txt                    ids of the images that were last asked for; data.list reads it
+        images.txt                    ids of the images that were asked for; data.list reads it
         timing.csv                    a line a chunk
         maps/000000.npz               saliency maps of chunk 0
         <protocol>-<key>/
+            protocol.json             its choices
             curves/000000.npz         its curves
             records/000000.csv        its rows: the chunk is done when this file is there
             records.csv               all rows, made from records/
@@ -30,7 +31,6 @@ from typing import Any
 from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
-import pandas as pd
 from filelock import FileLock
 
 from .errors import UserError
@@ -124,8 +124,14 @@ class RunDirectory:
         write_atomically(self.path / "run.json", (json.dumps(provenance, indent=2) + "\n").encode())
 
     def write_listing(self, listing: str) -> None:
-        """Replace images.txt, ids of images, one a line."""
-        write_atomically(self.path / "images.txt", listing.encode())
+        """Write images.txt, ids one a line, unless it has more: under one key, all are prefixes of the longest."""
+        path = self.path / "images.txt"
+        if not path.exists() or len(listing.encode()) > path.stat().st_size:
+            write_atomically(path, listing.encode())
+
+    def write_protocol(self, protocol: Mapping[str, Any]) -> None:
+        """Every choice of the protocol, beside what was made under it."""
+        write_atomically(self.protocol_path / "protocol.json", (json.dumps(protocol, indent=2) + "\n").encode())
 
     # Chunks
 
@@ -223,13 +229,3 @@ def csv_text(columns: Iterable[str], rows: Iterable[Mapping[Any, Any]]) -> str:
 def ok_rows(rows: Iterable[Row]) -> list[Row]:
     """The rows that hold numbers."""
     return [row for row in rows if row["status"] == "ok"]
-
-
-def read_records(path: Path) -> pd.DataFrame:
-    """A records.csv as a table with the types of its columns; raises UserError where it is damaged."""
-    if read_csv(path) is None:
-        raise UserError(
-            f"{path} is damaged or cannot be read: start its run again with the same words, which makes it anew "
-            f"from {path.with_suffix('')} and computes nothing again"
-        )
-    return pd.read_csv(path, dtype={"image_id": str, "status": str, "error": str}, keep_default_na=True)

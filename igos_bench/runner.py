@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from .config import Timing
 from .data import ImageSource
 from .errors import ImageError, UserError
 from .evaluate import Evaluator
+from .foreign import MapFolder
 from .images import stream
 from .metrics import deletion_insertion
 from .prepare import Run
-from .provenance import describe, now
+from .provenance import describe, now, plain
 from .results import Row, RunDirectory
 
 Report = Callable[[int, list[Row]], None]
@@ -44,12 +45,14 @@ def execute(run: Run, report: Report, *, explain: bool = True) -> Outcome:
     Args:
         run: What `prepare` made.
         report: Called with the number of images done and their rows after every chunk.
-        explain: False scores stored maps and raises UserError where there are none.
+        explain: False scores stored maps and raises UserError where there are none. Maps that were made elsewhere
+            are only ever scored.
     """
     directory = run.directory
     provenance = _start(run)
     listing = run.manifest.listing(run.config.data.limit)
     directory.write_listing(listing)
+    directory.write_protocol(plain(asdict(run.protocol)))
     size = provenance["chunk_size"]
     evaluate = Evaluator(
         run.classifier.network,
@@ -62,7 +65,7 @@ def execute(run: Run, report: Report, *, explain: bool = True) -> Outcome:
     chunks = [images[start : start + size] for start in range(0, len(images), size)]
     rows: dict[int, list[Row]] = {i: directory.read_rows(i) for i in range(len(chunks))}
     missing = [i for i, chunk in enumerate(chunks) if not _is_done(chunk, rows[i])]
-    if not explain and (lost := [i for i in missing if not _has_maps(directory, i, chunks[i])]):
+    if not (explain or run.maps) and (lost := [i for i in missing if not _has_maps(directory, i, chunks[i])]):
         raise UserError(
             f"{len(lost)} of {len(chunks)} chunks have no stored maps in {directory.path / 'maps'}: "
             f"make them first with the same words after `igos-bench run`"
@@ -113,11 +116,13 @@ def _chunk(
         else:
             good.append((source, image))
     decode_seconds = time.perf_counter() - started
-    stored = None if explain else run.directory.read_maps(index)
+    stored = None if explain or run.maps else run.directory.read_maps(index)
+    if run.maps:
+        stored = run.maps.read([source.image_id for source, _ in good])
     results = _explain_and_score(run, evaluate, good, rows, stored)
     arrays = {key: [result[key] for result in results] for key in ("image_id", "map", "deletion", "insertion")}
     ids = np.array(arrays["image_id"], dtype=np.str_)
-    if explain:
+    if explain or run.maps:
         run.directory.write_maps(index, {"image_id": ids, "saliency_map": np.array(arrays["map"], dtype=np.float32)})
     curves = {key: np.array(arrays[key], dtype=np.float32) for key in ("deletion", "insertion")}
     hits = results[0]["hits"] if results else np.zeros(0, dtype=np.int64)
@@ -176,6 +181,7 @@ def _batch(
     before = (evaluate.forwards, evaluate.backwards)
     clock = Clock(run.device)
     if stored is None:
+        assert not isinstance(method, MapFolder)  # those have all been read
         maps = method(
             evaluate,
             images,

@@ -1,17 +1,16 @@
-"""Rows -> table: means, intervals, and the paper's numbers beside ours. Needs no torch."""
+"""Cells -> table: means, intervals, and the paper's numbers beside ours. Needs no torch."""
 
 from __future__ import annotations
 
 import csv
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
-from .errors import UserError
-from .results import csv_text, read_json, read_records, write_atomically
+from .cells import Cell
+from .results import csv_text, write_atomically
+from .statistics import interval
 
 COLUMNS = (
     "method",
@@ -32,7 +31,9 @@ COLUMNS = (
     "paper_deletion",
     "paper_insertion",
     "run_key",
+    "variant",
 )
+TIMES = ("explain_seconds", "score_seconds")
 
 
 def paper_table() -> dict[tuple[str, int], tuple[float, float]]:
@@ -46,83 +47,54 @@ def paper_table() -> dict[tuple[str, int], tuple[float, float]]:
         }
 
 
-def interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Bootstrap interval (scipy's BCa, 10,000 resamples, seeded) of the mean; nan for fewer than two values."""
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
-            (values,), np.mean, n_resamples=10_000, confidence_level=confidence, rng=np.random.default_rng(0)
-        ).confidence_interval
-    return float(found.low), float(found.high)
-
-
-def make_table(results_dir: Path) -> pd.DataFrame:
-    """One row a run and protocol found under `results_dir`/runs.
-
-    Raises:
-        UserError: There are no runs.
-    """
+def make_table(cells: Sequence[Cell]) -> pd.DataFrame:
+    """One row a cell."""
     paper = paper_table()
     rows = []
-    for records in sorted(results_dir.glob("runs/*/*/*/*/*/*/records.csv")):
-        provenance = read_json(records.parent.parent / "run.json")
-        if provenance is None:
-            continue
-        table = read_records(records)
-        table = table[table["status"] == "ok"]
-        deletion, insertion = (table[key].to_numpy(dtype=float) for key in ("deletion_auc", "insertion_auc"))
-        key = (provenance["method"], provenance["resolution"])
-        reference = paper.get(key, (float("nan"), float("nan")))
-        protocol, _, _ = records.parent.name.rpartition("-")
+    for cell in cells:
+        deletion, insertion = (cell.rows[key].to_numpy(dtype=float) for key in ("deletion_auc", "insertion_auc"))
+        reference = paper.get((cell.method, cell.resolution), (None, None))
         row = {
-            **{name: provenance[name] for name in ("method", "resolution", "model", "data", "requested")},
-            "protocol": protocol,
-            "n": len(table),
-            "deletion_auc": deletion.mean() if len(table) else None,
-            "insertion_auc": insertion.mean() if len(table) else None,
-            "explain_seconds": table["explain_seconds"].mean(),
-            "score_seconds": table["score_seconds"].mean(),
+            **{key: getattr(cell, key) for key in (*COLUMNS[:7], "run_key", "variant")},
+            **{key: cell.rows[key].mean() for key in ("deletion_auc", "insertion_auc", *TIMES)},
             "paper_deletion": reference[0],
             "paper_insertion": reference[1],
-            "run_key": provenance["map_key"],
         }
         row["deletion_ci_low"], row["deletion_ci_high"] = interval(deletion)
         row["insertion_ci_low"], row["insertion_ci_high"] = interval(insertion)
         rows.append(row)
-    if not rows:
-        raise UserError(f"no runs under {results_dir / 'runs'}: make one with `igos-bench method=igos resolution=28`")
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    return table.sort_values(["model", "data", "protocol", "method", "resolution"], ascending=[True] * 4 + [False])
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({key: float for key in COLUMNS[7:17]})
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write table.csv; empty cells where there is no number."""
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table in full float precision; empty where there is no number."""
     rows = [{k: "" if pd.isna(v) else v for k, v in row.items()} for row in table.to_dict("records")]
-    write_atomically(path, csv_text(COLUMNS, rows).encode())
+    write_atomically(path, csv_text(table.columns, rows).encode())
 
 
 def printed(table: pd.DataFrame) -> str:
     """The table for a terminal; a cell whose n is not what was requested is marked with `!`."""
-
-    def area(row: pd.Series, key: str) -> str:
-        return f"{row[f'{key}_auc']:.4f} [{row[f'{key}_ci_low']:.4f}, {row[f'{key}_ci_high']:.4f}]"
-
-    shown = pd.DataFrame(
-        {
-            "method": table["method"],
-            "resolution": table["resolution"],
-            "model": table["model"],
-            "data": table["data"],
-            "protocol": table["protocol"],
-            "n": [f"{n}/{r}{'' if n == r else ' !'}" for n, r in zip(table["n"], table["requested"], strict=True)],
-            "deletion (lower is better)": [area(row, "deletion") for _, row in table.iterrows()],
-            "insertion (higher is better)": [area(row, "insertion") for _, row in table.iterrows()],
-            "s/image": [f"{seconds:.2f}" for seconds in table["explain_seconds"]],
-            "run": table["run_key"],
+    parts = []
+    for (model, data, protocol), group in table.groupby(["model", "data", "protocol"], sort=False):
+        columns = {
+            "method": (group["method"] + " " + group["variant"]).str.strip(),
+            "resolution": group["resolution"],
+            "n": [f"{n}/{r}{'' if n == r else ' !'}" for n, r in zip(group["n"], group["requested"], strict=True)],
         }
-    )
-    return shown.to_string(index=False)
+        for kind, better in (("deletion", "lower"), ("insertion", "higher")):
+            columns[f"{kind} ({better} is better)"] = [area(row, kind) for _, row in group.iterrows()]
+            columns["paper" if kind == "deletion" else "paper "] = [number(v) for v in group[f"paper_{kind}"]]
+        columns["s/image"] = [number(seconds, 2) for seconds in group["explain_seconds"]]
+        columns["run"] = group["run_key"]
+        parts.append(f"{model}, {data}, protocol {protocol}\n{pd.DataFrame(columns).to_string(index=False)}")
+    return "\n\n".join(parts)
+
+
+def area(row: pd.Series, kind: str) -> str:
+    """Mean with its interval: `0.0703 [0.0480, 0.1022]`."""
+    return f"{number(row[f'{kind}_auc'])} [{number(row[f'{kind}_ci_low'])}, {number(row[f'{kind}_ci_high'])}]"
+
+
+def number(value: float, digits: int = 4) -> str:
+    """With so many digits; `-` where there is none."""
+    return "-" if pd.isna(value) else f"{value:.{digits}f}"

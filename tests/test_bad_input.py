@@ -209,17 +209,20 @@ def test_score_of_torn_maps_says_what_to_do_and_that_helps(
     assert command("score", *QUICK, "results_dir=out", "protocol.n_steps=3").code == 0
 
 
-def test_torn_records_stop_the_table_until_they_are_made_anew(command: Callable[..., Ended], results: Path) -> None:
-    records = one(results, "records.csv")
-    whole = records.read_bytes()
+def test_torn_rows_stop_the_table_until_they_are_made_anew(command: Callable[..., Ended], results: Path) -> None:
+    rows, records = one(results, "records/000001.csv"), one(results, "records.csv")
+    whole, all_rows = rows.read_bytes(), records.read_bytes()
     for keep in (0.0, 0.2, 0.999):
-        cut(records, keep)
-        command("table", "results_dir=out").is_one_line("records.csv is damaged", "start its run again", "/records and")
-        records.write_bytes(whole)
+        cut(rows, keep)
+        command("table", "results_dir=out").is_one_line("000001.csv is damaged", "start its run again", "and no other")
+        rows.write_bytes(whole)
     cut(records)
+    assert command("table", "results_dir=out").code == 0, "made of the chunks' rows"
+    cut(rows)
     assert command(*QUICK, "results_dir=out").code == 0
-    assert records.read_bytes() == whole
     assert command("table", "results_dir=out").code == 0
+    areas = {line.split(",")[0]: line.split(",")[5:7] for line in all_rows.decode().splitlines()}
+    assert {line.split(",")[0]: line.split(",")[5:7] for line in records.read_text().splitlines()} == areas
 
 
 @pytest.mark.parametrize("content", [b"", b'{"map_key": "8c5', b"[]", b"\xff\xfe"])

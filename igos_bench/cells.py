@@ -1,0 +1,179 @@
+"""The cells of a results folder: what each run left under each protocol, and how runs of one method differ.
+
+Needs no torch, and reads the committed chunks themselves: what a killed run committed counts, `records.csv` or not.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .errors import UserError
+from .results import COLUMNS, csv_text, read_csv, read_json
+
+# What may differ between runs of a method and yet is no setting of its own.
+_PLACES = ("method.name", "protocol.name", "protocol.version")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run under one protocol.
+
+    Attributes:
+        variant: What tells it from other runs of its method, `key=value`; empty where there are none.
+        folder: That of the protocol, inside the run's.
+        requested: How many images were asked for.
+        failed: How many of them could not be done.
+        settings: What tells runs apart: hyper-parameters, protocol, seed, precision, preprocessing, hashes.
+        rows: Of the images that are done, by `image_id`, with the columns of records.csv.
+    """
+
+    model: str
+    data: str
+    protocol: str
+    method: str
+    resolution: int
+    variant: str
+    run_key: str
+    folder: Path
+    settings: Mapping[str, str]
+    requested: int
+    failed: int
+    rows: pd.DataFrame
+
+    @property
+    def n(self) -> int:
+        """How many images are done."""
+        return len(self.rows)
+
+    @property
+    def label(self) -> str:
+        """Method and variant."""
+        return f"{self.method} {self.variant}".strip()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every requested image is done."""
+        return 0 < self.n == self.requested
+
+
+def read_cells(results_dir: Path, *, allow_partial: bool = False) -> list[Cell]:
+    """All cells under `results_dir`/runs, by model, data, protocol and method, finest first.
+
+    Raises:
+        UserError: There are no runs; a file of one is damaged; or, without `allow_partial`, a cell is incomplete.
+    """
+    cells = sorted(find_cells(results_dir), key=_place)
+    if not cells:
+        raise UserError(f"no runs under {results_dir / 'runs'}: make one with `igos-bench method=igos resolution=28`")
+    named = [cell for _, group in groupby(cells, key=lambda cell: _place(cell)[:4]) for cell in _name(list(group))]
+    named.sort(key=lambda cell: (*_place(cell)[:4], cell.variant, -cell.resolution))
+    if not allow_partial and (partial := [cell for cell in named if not cell.complete]):
+        some = "; ".join(
+            f"{cell.label} at {cell.resolution} on {cell.model}, {cell.data}, under {cell.protocol} has {cell.n:,} of "
+            f"{cell.requested:,} images" + (f" ({cell.failed:,} failed)" if cell.failed else "")
+            for cell in partial[:5]
+        )
+        more = f"; and {len(partial) - 5} more" if len(partial) > 5 else ""
+        raise UserError(
+            f"{len(partial)} of {len(named)} cells are incomplete: {some}{more}. Start their runs again with the same "
+            f"words, which computes what is missing, or say allow_partial=true to take them as they are, marked"
+        )
+    return named
+
+
+def find_cells(results_dir: Path) -> list[Cell]:
+    """All cells under `results_dir`/runs, finished or not, without names for what tells them apart."""
+    return [cell for path in sorted(results_dir.glob("runs/*/*/*/*/*/run.json")) for cell in _cells_of_run(path)]
+
+
+def settings_of(config: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[str, str]:
+    """What of a configuration, as run.json has it, changes maps and scores, under dotted names."""
+    settings = {
+        **_flat("method", config["method"]),
+        **_flat("protocol", protocol),
+        **{key: str(config[key]) for key in ("seed", "precision", "preprocessing")},
+    }
+    return {key: value for key, value in settings.items() if key not in _PLACES}
+
+
+def _place(cell: Cell) -> tuple[str, str, str, str, int]:
+    return cell.model, cell.data, cell.protocol, cell.method, -cell.resolution
+
+
+def _cells_of_run(path: Path) -> Iterator[Cell]:
+    run = read_json(path) or {}
+    listing = path.parent / "images.txt"
+    asked = listing.read_text(encoding="utf-8").split("\n")[:-1] if listing.exists() else None
+    folders = sorted(folder.parent for folder in path.parent.glob("*-*/records"))
+    for folder in folders or [path.parent / f"{run['protocol']}-"]:
+        rows = _rows(folder)
+        if asked is not None:
+            rows = rows[rows.index.isin(asked)]
+        ok = rows[rows["status"] == "ok"]
+        protocol = read_json(folder / "protocol.json") or run["config"]["protocol"]
+        hashes = {"weights": str(run["weights_sha256"])[:8], "images": str(run["manifest_sha256"])[:8]}
+        yield Cell(
+            model=run["model"],
+            data=run["data"],
+            protocol=folder.name.rpartition("-")[0],
+            method=run["method"],
+            resolution=run["resolution"],
+            variant="",
+            run_key=run["map_key"],
+            folder=folder,
+            settings={**settings_of(run["config"], protocol), **hashes},
+            requested=run["requested"] if asked is None else len(asked),
+            failed=len(rows) - len(ok),
+            rows=ok,
+        )
+
+
+def _rows(folder: Path) -> pd.DataFrame:
+    """The committed rows of a protocol's folder, by image id."""
+    rows: list[dict[str, Any]] = []
+    for path in sorted((folder / "records").glob("[0-9]*.csv")):
+        found = read_csv(path)
+        if found is None:
+            raise UserError(
+                f"{path} is damaged or cannot be read: start its run again with the same words, which computes that "
+                f"chunk again and no other"
+            )
+        rows.extend(found)
+    # Through text, so that pandas gives every column its type.
+    types = {"image_id": str, "status": str, "error": str}
+    return pd.read_csv(io.StringIO(csv_text(COLUMNS, rows)), dtype=types).set_index("image_id")
+
+
+def _flat(prefix: str, content: Mapping[str, Any]) -> dict[str, str]:
+    """Nested settings under dotted names, as text."""
+    found: dict[str, str] = {}
+    for key, value in content.items():
+        found |= _flat(f"{prefix}.{key}", value) if isinstance(value, Mapping) else {f"{prefix}.{key}": str(value)}
+    return found
+
+
+def _name(cells: Sequence[Cell]) -> Iterator[Cell]:
+    """Give the runs of one method the settings in which they differ as their names; where that fails, their keys."""
+    keys = sorted({key for cell in cells for key in cell.settings})
+    differ = [key for key in keys if _tells(key, [cell.settings.get(key) for cell in cells])]
+    variants = [
+        " ".join(f"{key.removeprefix('method.')}={cell.settings[key]}" for key in differ if key in cell.settings)
+        for cell in cells
+    ]
+    places = [(cell.resolution, variant) for cell, variant in zip(cells, variants, strict=True)]
+    for cell, variant, place in zip(cells, variants, places, strict=True):
+        same = f"run={cell.run_key}" if places.count(place) > 1 else ""
+        yield replace(cell, variant=f"{variant} {same}".strip())
+
+
+def _tells(key: str, values: Sequence[str | None]) -> bool:
+    """Whether a setting tells runs apart. One inside another that some runs do not have (lambdas=tuned) does not."""
+    there = {value for value in values if value is not None}
+    return len(there) > 1 or (None in values and key.count(".") < 2)
