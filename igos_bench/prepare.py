@@ -39,10 +39,7 @@ class Run:
     def __post_init__(self) -> None:
         """Work out the keys and the folder."""
         config, method = self.config, self.method
-        if isinstance(method, MapFolder):
-            parameters = {"maps": method.sha256}
-        else:
-            parameters = plain(asdict(method))  # type: ignore[call-overload]
+        parameters = {"maps": method.sha256} if isinstance(method, MapFolder) else plain(asdict(method))  # type: ignore[call-overload]
         self.map_key = short_key(
             {
                 "method": method.name,
