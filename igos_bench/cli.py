@@ -6,6 +6,7 @@
     igos-bench table [results_dir=.] make and print results/table.csv, .md and .tex; allow_partial=true takes
                                      incomplete cells, marked
     igos-bench compare [same words]  paired differences between methods on the same images, results/comparison.csv
+    igos-bench plan [overrides]      what would run, what of it is done, hours left; computes nothing
     igos-bench check-data [overrides] say what the data are, and whether the model recognises them
 
 Overrides are KEY=VALUE of a key in conf/. Flags: -m sweeps over values a,b,c; --config-dir FOLDER adds your own YAML
@@ -19,19 +20,19 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import traceback
 import warnings
-from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .config import RunConfig
-from .errors import UnavailableError, UserError, unknown
+from .errors import UserError, unknown
 
 if TYPE_CHECKING:
     from .cells import Cell
+    from .plan import Planned
 
-COMMANDS = ("run", "score", "table", "compare", "check-data")
+COMMANDS = ("run", "score", "table", "compare", "plan", "check-data")
 
 
 def main() -> int:
@@ -64,7 +65,8 @@ class _Parser(argparse.ArgumentParser):
 def _run(command: str, words: list[str]) -> int:
     import hydra
 
-    from .overrides import CONF, check_overrides, typed
+    from .jobs import Jobs
+    from .overrides import CONF, check_overrides
 
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("-m", "--multirun", action="store_true")
@@ -73,40 +75,32 @@ def _run(command: str, words: list[str]) -> int:
     asked = parser.parse_intermixed_args(words)
     check_overrides(asked.overrides, asked.config_dir)
     _check_maps(command, asked.overrides)
-    ended: list[tuple[str, int]] = []
-    passed_over: list[str] = []
+    jobs = Jobs(sweep=asked.multirun)
+    planned: list[Planned] = []
+
+    def work(config: RunConfig) -> int:
+        if command == "plan":
+            from .plan import plan
+
+            planned.append(plan(config))
+            return 0
+        return _check_data(config) if command == "check-data" else _explain_and_score(command, config)
 
     def job(config: Any) -> None:
-        name = "a cell"
-        try:
-            checked = typed(config)
-            what = f"maps={checked.maps}" if checked.maps else f"{checked.method['name']} at {checked.resolution}"
-            name = f"{what} on {checked.model.name}"
-            ended.append((name, _job(command, checked)))
-        except UnavailableError as error:
-            print(f"igos-bench: not available: {error}" if asked.multirun else f"igos-bench: {error}", file=sys.stderr)
-            passed_over.append(name)
-            ended.append((name, 0 if asked.multirun else 2))
-        except UserError as error:
-            print(f"igos-bench: {error}", file=sys.stderr)
-            ended.append((name, 2))
-        except Exception:
-            if not asked.multirun:
-                raise
-            ended.append((f"{name} (see {_log(checked, name)})", 1))
+        jobs.attempt(config, work)
 
     logging.getLogger("hydra").setLevel(logging.ERROR)
-    # Flags first: Hydra's own parser takes no override after a flag that follows one.
-    flags = ["--multirun"] * asked.multirun + (["--config-dir", asked.config_dir] if asked.config_dir else [])
-    sys.argv = [sys.argv[0], *flags, *asked.overrides]
-    hydra.main(config_path=CONF, config_name="config", version_base="1.3")(job)()
-    failed = [(name, code) for name, code in ended if code]
-    if asked.multirun:
-        done = len(ended) - len(failed) - len(passed_over)
-        print(f"\n{done} cells done, {len(passed_over)} not available, {len(failed)} failed")
-        for name, code in failed:
-            print(f"igos-bench: failed with {code}: {name}", file=sys.stderr)
-    return max((code for _, code in failed), default=0)
+    with TemporaryDirectory() as folder:
+        # Flags first: Hydra's own parser takes no override after a flag that follows one.
+        flags = ["--multirun"] * asked.multirun + (["--config-dir", asked.config_dir] if asked.config_dir else [])
+        nowhere = [f"hydra.sweep.dir={folder}"] * (command in ("plan", "check-data"))  # they leave nothing behind
+        sys.argv = [sys.argv[0], *flags, *asked.overrides, *nowhere]
+        hydra.main(config_path=CONF, config_name="config", version_base="1.3")(job)()
+    if planned:
+        from .plan import printed
+
+        print(printed(planned))
+    return jobs.end()
 
 
 def _check_maps(command: str, words: list[str]) -> None:
@@ -128,21 +122,13 @@ def _check_maps(command: str, words: list[str]) -> None:
             )
 
 
-def _log(config: RunConfig, name: str) -> Path:
-    """Write the traceback of what just broke, and say where."""
-    moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    path = Path(config.results_dir, "logs", f"{moment} {name}.txt")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(traceback.format_exc(), encoding="utf-8")
-    print(f"igos-bench: {name} broke: {sys.exc_info()[1]!r}; the whole story is in {path}", file=sys.stderr)
-    return path
+def _check_data(config: RunConfig) -> int:
+    from .check_data import check_data
+
+    return check_data(config)
 
 
-def _job(command: str, config: RunConfig) -> int:
-    if command == "check-data":
-        from .check_data import check_data
-
-        return check_data(config)
+def _explain_and_score(command: str, config: RunConfig) -> int:
     from .console import Progress, print_header, print_summary
     from .prepare import prepare
     from .runner import execute

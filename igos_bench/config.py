@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -134,3 +135,14 @@ class RunConfig:
     chunk_size: int = 5
     timing: Timing = Timing.chunk
     results_dir: str = "results"
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: keys as text, tuples as lists, enums by value."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in sorted(value.items(), key=lambda pair: str(pair[0]))}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value.value if hasattr(value, "value") else value

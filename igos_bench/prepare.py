@@ -9,16 +9,15 @@ from pathlib import Path
 
 import torch
 
-from .config import Device, RunConfig
+from .config import Device, RunConfig, plain
+from .configured import check_resolution, configured_method
 from .data import ImageSource, Manifest, read_manifest
-from .errors import UnavailableError, UserError
+from .errors import UserError
 from .foreign import MapFolder, check_maps
-from .methods import Method, get_method
+from .methods import Method
 from .metrics import Protocol
 from .models import Classifier, load_classifier
-from .provenance import plain
 from .results import RunDirectory, short_key
-from .tuned import tuned_lambdas
 
 TARGET_RULE = "predicted"
 
@@ -87,7 +86,7 @@ def prepare(config: RunConfig) -> Run:
     protocol = Protocol.from_config(config.protocol)
     method: Method | MapFolder
     if config.maps is None and config.name is None:
-        method = _method(config)
+        method = configured_method(config)
         manifest = read_manifest(config.data)
     else:
         manifest = read_manifest(config.data)
@@ -102,17 +101,6 @@ def prepare(config: RunConfig) -> Run:
     return Run(config, method, protocol, manifest, classifier, device)
 
 
-def _method(config: RunConfig) -> Method:
-    parameters = dict(config.method)
-    name = parameters.pop("name")
-    if parameters.get("lambdas") == "tuned":
-        parameters["lambdas"] = tuned_lambdas(config.model.name, name)
-    method = get_method(name, parameters)
-    if method.resolutions != "from the model":
-        check_resolution(method.name, config.model.name, config.resolution, method.resolutions)
-    return method
-
-
 _last_classifier: dict[str, Classifier] = {}
 
 
@@ -123,13 +111,6 @@ def _classifier(config: RunConfig, device: torch.device) -> Classifier:
         _last_classifier.clear()
         _last_classifier[asked] = load_classifier(config.model, device, seed=config.seed)
     return _last_classifier[asked]
-
-
-def check_resolution(method: str, model: str, resolution: int, choices: Sequence[int]) -> None:
-    """Raise UnavailableError where the method does not produce the resolution on this model."""
-    if resolution not in choices:
-        there = ", ".join(map(str, choices)) or "none"
-        raise UnavailableError(f"{method} has no resolution {resolution} on {model}; available: {there}")
 
 
 def choose_device(device: Device) -> torch.device:

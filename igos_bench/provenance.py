@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import subprocess
 from dataclasses import asdict
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from .config import plain
 
 if TYPE_CHECKING:
     from .prepare import Run
@@ -50,17 +51,6 @@ def describe(run: Run) -> dict[str, Any]:
         "requested": len(run.images),
         "done": 0,
     }
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: keys as text, tuples as lists, enums by value."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in sorted(value.items(), key=lambda pair: str(pair[0]))}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value.value if hasattr(value, "value") else value
 
 
 def now() -> str:

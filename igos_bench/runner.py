@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .clock import Clock, peak_memory_mb
-from .config import Timing
+from .config import Timing, plain
 from .data import ImageSource
 from .errors import ImageError, UserError
 from .evaluate import Evaluator
@@ -23,7 +23,7 @@ from .foreign import MapFolder
 from .images import stream
 from .metrics import deletion_insertion
 from .prepare import Run
-from .provenance import describe, now, plain
+from .provenance import describe, now
 from .results import Row, RunDirectory
 
 Report = Callable[[int, list[Row]], None]

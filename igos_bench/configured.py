@@ -1,0 +1,37 @@
+"""The method that a configuration asks for, as far as it can be checked without the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .config import RunConfig
+from .errors import UnavailableError, UserError, unknown
+from .methods import Method, get_method, method_names
+from .tuned import tuned_lambdas
+
+
+def configured_method(config: RunConfig) -> Method:
+    """Build it, and check the resolution where that does not depend on the network.
+
+    Raises:
+        UserError: No such method or hyper-parameter, layers for a method that does not exist, or nothing was tuned.
+        UnavailableError: It has no such resolution.
+    """
+    for key in config.model.layers:
+        if key not in (names := method_names()):
+            raise UserError(unknown("method in model.layers", key, names))
+    parameters = dict(config.method)
+    name = parameters.pop("name")
+    if parameters.get("lambdas") == "tuned":
+        parameters["lambdas"] = tuned_lambdas(config.model.name, name)
+    method = get_method(name, parameters)
+    if method.resolutions != "from the model":
+        check_resolution(method.name, config.model.name, config.resolution, method.resolutions)
+    return method
+
+
+def check_resolution(method: str, model: str, resolution: int, choices: Sequence[int]) -> None:
+    """Raise UnavailableError where the method does not produce the resolution on this model."""
+    if resolution not in choices:
+        there = ", ".join(map(str, choices)) or "none"
+        raise UnavailableError(f"{method} has no resolution {resolution} on {model}; available: {there}")

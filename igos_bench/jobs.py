@@ -1,0 +1,90 @@
+"""What becomes of the jobs of one command line: a single one, or all those of a sweep, of which none stops another."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .config import RunConfig
+from .errors import UnavailableError, UserError
+from .overrides import typed
+
+
+@dataclass
+class Jobs:
+    """Runs jobs, says what is wrong with each, and sums up.
+
+    Attributes:
+        sweep: Whether there may be several; then a cell that a method does not have is no mistake.
+        done: How many ended well.
+        unavailable: How many cells a method does not have.
+        failed: What went wrong, with the exit code and the cells to which it happened.
+    """
+
+    sweep: bool
+    done: int = 0
+    unavailable: int = 0
+    failed: dict[tuple[str, int], list[str]] = field(default_factory=dict)
+
+    def attempt(self, config: Any, work: Callable[[RunConfig], int]) -> None:
+        """Run `work`, which returns an exit code, on a composed configuration."""
+        name = "a cell"
+        try:
+            checked = typed(config)
+            name = _name(checked)
+            if code := work(checked):
+                self._fail(name, "some of its images failed, see above", code)
+            else:
+                self.done += 1
+        except UnavailableError as error:
+            if self.sweep:
+                print(f"igos-bench: not available: {error}", file=sys.stderr)
+                self.unavailable += 1
+            else:
+                self._complain(name, str(error))
+        except UserError as error:
+            self._complain(name, str(error))
+        except Exception as error:
+            if not self.sweep:
+                raise
+            path = _log(checked, name)
+            print(f"igos-bench: {name} broke: {error!r}; the whole story is in {path}", file=sys.stderr)
+            self._fail(name, f"it broke, see {path}", 1)
+
+    def end(self) -> int:
+        """Sum up a sweep; return the exit code."""
+        count = sum(map(len, self.failed.values()))
+        if self.sweep:
+            print(f"\n{self.done} cells without a failure, {self.unavailable} not available, {count} failed")
+            for (reason, code), names in self.failed.items():
+                others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+                print(f"igos-bench: failed with {code}: {names[0]}{others}: {reason}", file=sys.stderr)
+        return max((code for _, code in self.failed), default=0)
+
+    def _complain(self, name: str, message: str) -> None:
+        """A user's mistake; one that all cells share is told once."""
+        if (message, 2) not in self.failed:
+            print(f"igos-bench: {message}", file=sys.stderr)
+        self._fail(name, message, 2)
+
+    def _fail(self, name: str, reason: str, code: int) -> None:
+        self.failed.setdefault((reason, code), []).append(name)
+
+
+def _name(config: RunConfig) -> str:
+    what = f"maps={config.maps}" if config.maps else f"{config.method['name']} at {config.resolution}"
+    return f"{what} on {config.model.name}"
+
+
+def _log(config: RunConfig, name: str) -> Path:
+    """Write the traceback of what just broke, and say where."""
+    moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    path = Path(config.results_dir, "logs", f"{moment} {name}.txt")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(traceback.format_exc(), encoding="utf-8")
+    return path

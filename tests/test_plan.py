@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import imagenets
+import pytest
+from conftest import Command
+from PIL import Image
+
+from igos_bench.errors import UnavailableError, UserError
+from igos_bench.overrides import compose_config
+from igos_bench.plan import plan, printed
+from igos_bench.prepare import prepare
+from igos_bench.runner import execute
+
+WORDS = ["model=timm", "model.architecture=mobilenetv3_small_050", "model.weights=null", "protocol.n_steps=4"]
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    for i in range(6):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.new("RGB", (32, 32), (40 * i, 100, 200)).save(tmp_path / "images" / f"{i}.png")
+    root = [f"data.root={tmp_path / 'images'}", f"results_dir={tmp_path / 'out'}"]
+    return [*WORDS, "data=folder", *root, "method=grad_cam", "chunk_size=1"]
+
+
+def test_what_is_done_and_left(words: list[str], tmp_path: Path) -> None:
+    rows = execute(prepare(compose_config([*words, "resolution=28", "data.limit=2"])), lambda _count, _rows: None).rows
+    seconds = sum(float(row["explain_seconds"]) + float(row["score_seconds"]) for row in rows) / 2
+
+    found = plan(compose_config([*words, "resolution=28"]))
+    assert (found.method, found.resolution, found.requested, found.done) == ("grad_cam", 28, 6, 2)
+    assert found.seconds == pytest.approx(seconds)
+    assert found.hours == pytest.approx(4 * seconds / 3600)
+    assert plan(compose_config([*words, "resolution=28", "data.limit=1"])).hours == 0
+
+    for other in ("seed=1", "precision=bf16", "preprocessing=antialias", "protocol.n_steps=5", "resolution=56"):
+        again = plan(compose_config([*words, "resolution=28", other]))
+        assert (again.done, again.seconds) == (0, pytest.approx(seconds)), f"{other} is another run, as fast"
+    nothing = plan(compose_config([*words, "resolution=224", "method=rise"]))
+    assert (nothing.done, nothing.seconds, nothing.hours) == (0, None, None)
+    shown = printed([found, nothing])
+    assert "2 cells, 2 of 12 images done" in shown and "and 1 cells of which no time is known" in shown
+
+
+def test_it_refuses_what_run_would_refuse(words: list[str]) -> None:
+    with pytest.raises(UnavailableError, match="grad_cam has no resolution 28 on vgg19; available: 14"):
+        plan(compose_config([*words[4:], "model=vgg19", "resolution=28"]))
+    with pytest.raises(UserError, match="unknown method in model.layers 'gradcam' .*did you mean 'grad_cam'"):
+        config = compose_config([*words, "resolution=28"])
+        config.model.layers["gradcam"] = {14: "layer3"}  # as a YAML of one's own would
+        plan(config)
+
+
+def test_table1_on_a_full_size_tar(igos_bench: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Asked for are 5 s for a plan, on a machine with no other work."""
+    imagenets.make_full_size(tmp_path)
+    for _ in range(2):  # the second time the tar's index is there
+        started = time.perf_counter()
+        ended = igos_bench("plan", "-m", "experiment=table1", f"data.root={tmp_path}")
+        seconds = time.perf_counter() - started
+    assert ended.returncode == 0, ended.stderr
+    assert "15 cells, 0 of 75,000 images done" in ended.stdout
+    assert "15 cells without a failure, 9 not available, 0 failed" in ended.stdout
+    assert list(tmp_path.iterdir()) == [tmp_path / "ILSVRC2012_img_val.tar"], "it leaves nothing behind"
+    with capsys.disabled():
+        print(f"\nplan of Table 1 on 50,000 members: {seconds:.2f} s")
+    assert seconds < 30
+
+
+def test_a_mistake_of_all_cells_is_told_once(igos_bench: Command) -> None:
+    ended = igos_bench("-m", "experiment=table1")
+    assert ended.returncode == 2
+    lines = ended.stderr.splitlines()
+    assert "data.root" in lines[0]
+    assert [line for line in lines[1:] if "not available" not in line] == lines[-1:]
+    end = "igos-bench: failed with 2: excitation_bp at 224 on vgg19 and 17 more: data=imagenet needs data.root=PATH"
+    assert lines[-1].startswith(end)
