@@ -22,6 +22,9 @@ __all__ = ["EXTENSIONS", "ImageSource", "Manifest", "read_manifest"]
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 LAYOUTS = ("sample", "folder", "imagenet")
 
+WITNESSES = 100
+"""Images of ImageNet whose sizes are looked at: all 50,000 would take minutes on a slow network disk."""
+
 # What cannot be printed on one line, what is not UTF-8 (lone surrogates), and the backslash that escapes them.
 _UNPRINTABLE = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -36,7 +39,8 @@ class Manifest:
             `data.list`, the images of the list in its order.
         sha256: Over the seed and all image ids (of a list: over them in its order), so that results on other images
             never mix. For a folder over every image's size in bytes too: two folders with the same ids and sizes count
-            as the same data. ImageNet is the same in every layout, and with or without labels.
+            as the same data. For ImageNet over the first images' sizes too, which tell a resized copy from the original;
+            it is the same in every layout, and with or without labels.
         layout: What the data set was found as, for people.
         labels: Where the labels come from, for people; None where there are none.
     """
@@ -90,6 +94,8 @@ def read_manifest(config: DataConfig) -> Manifest:
     else:
         images = _listed(config.list, found)
         lines = ["list", *(_identity(image, config.layout) for image in images)]
+    if config.layout == "imagenet":
+        lines += [str(_size(image)) for image in images[:WITNESSES]]
     manifest = Manifest(config.name, tuple(images), _sha256("\n".join(lines)), found.layout, found.labels)
     requested = manifest.take(config.limit)
     if found.labels and (bare := [image.image_id for image in requested if image.label is None]):
@@ -102,7 +108,7 @@ def read_manifest(config: DataConfig) -> Manifest:
 
 def _identity(image: ImageSource, layout: str) -> str:
     """What of an image goes into the manifest's hash."""
-    return f"{image.image_id}\t{_size(image.path)}" if layout == "folder" else image.image_id
+    return f"{image.image_id}\t{_size(image)}" if layout == "folder" else image.image_id
 
 
 def _listed(text: str, found: Found) -> list[ImageSource]:
@@ -197,10 +203,12 @@ def _image_id(name: Path) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
-def _size(path: Path) -> int | None:
-    """Bytes in a regular file; None for anything else, which will not be opened."""
+def _size(image: ImageSource) -> int | None:
+    """Bytes of an image; None where it is no regular file, which will not be opened."""
+    if image.span is not None:
+        return image.span[1]
     try:
-        found = path.stat()
+        found = image.path.stat()
     except OSError:
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else None

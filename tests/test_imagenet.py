@@ -10,6 +10,7 @@ from pathlib import Path
 import imagenets
 import pytest
 from imagenets import make_devkit, make_flat, make_kaggle, make_solution, make_tar, make_wnid_folders, name
+from PIL import Image
 
 from igos_bench.config import DataConfig
 from igos_bench.data import Manifest, read_manifest
@@ -92,6 +93,16 @@ def test_every_layout_gives_the_same_images(tmp_path: Path, make: Callable[[Path
 def test_order_is_part_of_every_published_number(tmp_path: Path) -> None:
     first = manifest(make_flat(tmp_path)).listing(3).split()
     assert first == [name(number) for number in (5, 2, 3)]  # by sha256 of "0|ILSVRC2012_val_..."
+
+
+def test_a_resized_copy_is_not_the_same_data(tmp_path: Path) -> None:
+    whole, resized = (manifest(make_flat(tmp_path / name)) for name in ("whole", "resized"))
+    assert resized.sha256 == whole.sha256
+    for image in resized.images:
+        Image.open(image.path).resize((20, 15)).save(image.path, "JPEG")
+    again = manifest(tmp_path / "resized")
+    assert again.listing(None) == whole.listing(None)
+    assert again.sha256 != whole.sha256
 
 
 def test_needs_no_torch(tmp_path: Path) -> None:
