@@ -39,8 +39,8 @@ class Manifest:
             `data.list`, the images of the list in its order.
         sha256: Over the seed and all image ids (of a list: over them in its order), so that results on other images
             never mix. For a folder over every image's size in bytes too: two folders with the same ids and sizes count
-            as the same data. For ImageNet over the first images' sizes too, which tell a resized copy from the original;
-            it is the same in every layout, and with or without labels.
+            as the same data. For ImageNet over the first images' sizes too, which tell a resized copy from the
+            original; it is the same in every layout, and with or without labels.
         layout: What the data set was found as, for people.
         labels: Where the labels come from, for people; None where there are none.
     """

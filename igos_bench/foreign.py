@@ -1,8 +1,9 @@
 """Saliency maps that were made elsewhere: `igos-bench score maps=FOLDER name=NAME`.
 
 The map of an image is `FOLDER/<image_id>.npy`, (r,r) or (1,r,r), higher = more evidence for the predicted class, of any
-real type; it is scored as float32. All that are asked for are checked before the first is scored, one after the other,
-and read again chunk by chunk, so that memory holds a chunk's.
+real type; it is scored as float32. One finer than the 224 x 224 pixels that the network sees is averaged down to them:
+elements below a pixel could be ranked but not shown. All that are asked for are checked before the first is scored, one
+after the other, and read again chunk by chunk, so that memory holds a chunk's.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 from .errors import ImageError, UserError, first_line
 from .methods import method_names
@@ -120,11 +123,11 @@ def map_path(folder: Path, image_id: str) -> Path:
 
 
 def read_map(path: Path) -> np.ndarray:
-    """One map, float32 (1,r,r), finite.
+    """One map, float32 (1,r,r) with r <= 224, finite.
 
     Raises:
-        UserError: It is not a .npy, or one with pickled objects; not real numbers; neither (r,r) nor (1,r,r) with
-            1 <= r <= 224; or not finite as float32.
+        UserError: It is not a .npy, or one with pickled objects; not real numbers; neither (r,r) nor (1,r,r); or not
+            finite as float32.
     """
     try:
         with open_regular(path) as file:
@@ -138,11 +141,6 @@ def read_map(path: Path) -> np.ndarray:
     shape, side = array.shape, array.shape[-1] if array.ndim else 0
     if shape not in ((side, side), (1, side, side)) or side == 0:
         raise UserError(f"{path} has the shape {shape}, expected (r, r) or (1, r, r): write one square map an image")
-    if side > LARGEST:
-        raise UserError(
-            f"{path} is {side} x {side}, finer than the {LARGEST} x {LARGEST} pixels that the network sees: resize the "
-            "maps, the same way for all"
-        )
     with np.errstate(over="ignore"):
         found = np.ascontiguousarray(array, dtype="<f4").reshape(1, side, side)
     if bad := int((~np.isfinite(found)).sum()):
@@ -150,7 +148,9 @@ def read_map(path: Path) -> np.ndarray:
             f"{path} holds {bad:,} values of {found.size:,} that are NaN or infinite as float32: mend them, or leave "
             "the image out with data.list=FILE, a file with one image id a line"
         )
-    return found
+    if side <= LARGEST:
+        return found
+    return np.asarray(F.interpolate(torch.from_numpy(found)[None], size=LARGEST, mode="area")[0].numpy())
 
 
 def _digest(saliency_map: np.ndarray) -> bytes:

@@ -31,7 +31,7 @@ def check_overrides(words: Sequence[str], config_dir: str | None = None) -> None
     if config_dir is not None and not Path(config_dir).is_dir():
         raise UserError(f"--config-dir {config_dir}: no such folder")
     search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
-    choices: list[str] = []
+    chosen: dict[str, list[str]] = {}
     others: list[str] = []
     with initialize_config_dir(CONF, version_base="1.3"):
         compose("config", search)  # puts the user's folder on the search path, so that its groups are listed
@@ -47,20 +47,27 @@ def check_overrides(words: Sequence[str], config_dir: str | None = None) -> None
                 others.append(key)
                 continue
             there = _options(key, config_dir)
-            for value in override.sweep_iterator() if override.is_sweep_override() else [override.value()]:
-                if str(value) not in there:
-                    raise UserError(unknown(key, str(value), there))
-            choices.append(f"{key}={value}")
-        try:
-            composed = compose("config", [*search, *choices])
-        except HydraException as error:
-            raise UserError(" ".join(str(error).split())) from None
-    known = list(_keys(cast(dict[Any, Any], OmegaConf.to_container(composed, resolve=False))))
-    for key in others:
-        if key not in known and not any(name.startswith(f"{key}.") for name in known):
-            parent = key.rpartition(".")[0]
-            beside = [name for name in known if name.rpartition(".")[0] == parent] or [n for n in known if "." not in n]
-            raise UserError(unknown("key", key, known, show=beside))
+            values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+            chosen[key] = [str(value) for value in values]
+            for value in chosen[key]:
+                if value not in there:
+                    raise UserError(unknown(key, value, there))
+        # Every value of a sweep once: a key of one method is not one of the next.
+        last = {group: values[-1] for group, values in chosen.items()}
+        one_changed = [last | {group: value} for group, values in chosen.items() for value in values[:-1]]
+        for choices in (last, *one_changed):
+            try:
+                composed = compose("config", [*search, *(f"{group}={value}" for group, value in choices.items())])
+            except HydraException as error:
+                raise UserError(" ".join(str(error).split())) from None
+            known = list(_keys(cast(dict[Any, Any], OmegaConf.to_container(composed, resolve=False))))
+            for key in others:
+                if key not in known and not any(name.startswith(f"{key}.") for name in known):
+                    group, _, _ = key.partition(".")
+                    what = f"key for {group}={choices[group]}" if len(chosen.get(group, ())) > 1 else "key"
+                    parent = key.rpartition(".")[0]
+                    beside = [name for name in known if name.rpartition(".")[0] == parent]
+                    raise UserError(unknown(what, key, known, show=beside or [n for n in known if "." not in n]))
 
 
 def compose_config(words: Sequence[str]) -> RunConfig:
@@ -80,6 +87,8 @@ def typed(config: Any) -> RunConfig:
         key = next((line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")), "")
         raise UserError(f"{key}: {lines[0]}" if key else lines[0]) from None
     assert isinstance(found, RunConfig)
+    if "name" not in found.method:
+        raise UserError("the method's YAML has no `name`: write `name: NAME`, the name of the method's class")
     return found
 
 

@@ -165,6 +165,11 @@ class RunDirectory:
             warnings.warn(f"{damaged[0]} is missing or damaged: chunk {chunk} is computed again", stacklevel=2)
         return [] if damaged else rows or []
 
+    def failed_ids(self, chunk: int) -> set[str]:
+        """The images of a chunk that failed under any protocol."""
+        paths = self.path.glob(f"*/records/{chunk:06d}.csv")
+        return {row["image_id"] for path in paths for row in read_csv(path) or [] if row["status"] != "ok"}
+
     def merge_records(self) -> Path:
         """Make records.csv from the committed chunks, in the manifest's order; return its path."""
         target = self.protocol_path / "records.csv"

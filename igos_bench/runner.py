@@ -119,6 +119,12 @@ def _chunk(
     stored = None if explain or run.maps else run.directory.read_maps(index)
     if run.maps:
         stored = run.maps.read([source.image_id for source, _ in good])
+    if stored is not None:
+        there = set(map(str, stored["image_id"]))
+        for source, _ in good:
+            if source.image_id not in there:
+                rows[source.image_id]["error"] = "has no stored map: explaining it failed"
+        good = [one for one in good if one[0].image_id in there]
     results = _explain_and_score(run, evaluate, good, rows, stored)
     arrays = {key: [result[key] for result in results] for key in ("image_id", "map", "deletion", "insertion")}
     ids = np.array(arrays["image_id"], dtype=np.str_)
@@ -244,8 +250,11 @@ def _is_done(chunk: Sequence[ImageSource], rows: list[Row]) -> bool:
 
 
 def _has_maps(directory: RunDirectory, index: int, chunk: Sequence[ImageSource]) -> bool:
+    """Whether every image of the chunk has its map, or once failed to get one."""
     stored = directory.read_maps(index)
-    return stored is not None and {image.image_id for image in chunk} <= set(map(str, stored["image_id"]))
+    if stored is None:
+        return False
+    return {image.image_id for image in chunk} <= set(map(str, stored["image_id"])) | directory.failed_ids(index)
 
 
 def _start(run: Run) -> dict[str, Any]:

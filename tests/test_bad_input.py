@@ -128,7 +128,8 @@ def test_damaged_images_are_rows_with_a_reason(command: Callable[..., Ended], tm
     cut(folder / "cut.jpg")
     cut(folder / "cut.png")
     (folder / "empty.png").write_bytes(b"")
-    ended = command(*QUICK, "data=folder", "data.root=images", "data.limit=null", "results_dir=out")
+    words = (*QUICK, "chunk_size=4", "data=folder", "data.root=images", "data.limit=null", "results_dir=out")
+    ended = command(*words)
     assert ended.code == 3, ended.errors
     assert "3 of 4 images failed; the same command tries them again" in ended.errors
     for reason in ("cut.jpg: truncated", "cut.png: truncated", "empty.png: not an image"):
@@ -136,6 +137,30 @@ def test_damaged_images_are_rows_with_a_reason(command: Callable[..., Ended], tm
     rows = one(tmp_path / "out", "records.csv").read_text().splitlines()[1:]
     status = {row.split(",")[0]: ",ok," in row for row in rows}
     assert status == {"good.png": True, "cut.jpg": False, "cut.png": False, "empty.png": False}
+
+    Image.fromarray(noise).save(folder / "cut.jpg")  # to another size: other data
+    command("score", *words, "protocol.n_steps=3").is_one_line("1 of 1 chunks have no stored maps")
+
+
+def test_score_is_not_stopped_by_an_image_that_failed(command: Callable[..., Ended], tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    for name in ("good.png", "other.png"):
+        Image.fromarray(noise).save(folder / name)
+    whole = (folder / "other.png").read_bytes()
+    (folder / "other.png").write_bytes(bytes(len(whole)))
+    words = (*QUICK, "chunk_size=2", "data=folder", "data.root=images", "data.limit=null", "results_dir=out")
+    assert command(*words).code == 3
+    scored = command("score", *words, "protocol.n_steps=3")
+    assert scored.code == 3 and "1 of 2 images failed" in scored.errors
+    assert "failed    other.png: not an image" in scored.errors
+    (folder / "other.png").write_bytes(whole)
+    scored = command("score", *words, "protocol.n_steps=3")
+    assert scored.code == 3
+    assert "failed    other.png: has no stored map: explaining it failed" in scored.errors
+    assert command(*words).code == 0, "run tries it again"
+    assert command("score", *words, "protocol.n_steps=3").code == 0
 
 
 # Results folders that cannot be written

@@ -227,7 +227,6 @@ BAD: dict[str, tuple[bytes, str]] = {
     "oblong": (npy(np.zeros((7, 8))), "has the shape (7, 8), expected (r, r) or (1, r, r)"),
     "colours": (npy(np.zeros((3, 7, 7))), "has the shape (3, 7, 7), expected (r, r) or (1, r, r)"),
     "nothing": (npy(np.zeros((0, 0))), "has the shape (0, 0), expected (r, r) or (1, r, r)"),
-    "too fine": (npy(np.zeros((225, 225))), "is 225 x 225, finer than the 224 x 224 pixels"),
     "nan": (holed(np.nan), "holds 1 values of 49 that are NaN or infinite as float32"),
     "infinity": (holed(-np.inf), "holds 1 values of 49 that are NaN or infinite as float32"),
     "overflow": (holed(1e39), "holds 1 values of 49 that are NaN or infinite as float32"),
@@ -325,3 +324,13 @@ def test_fewer_images_need_fewer_maps(main: Main, tmp_path: Path) -> None:
     code, _, errors = main(*SCORE, "data.list=there.txt")
     assert code == 0, errors
     assert list(rows(runs("theirs")[0])) == ["deep/er/c.png", "a.png"]
+
+
+def test_a_finer_map_is_averaged_down_to_the_pixels(tmp_path: Path) -> None:
+    fine = np.random.default_rng(0).normal(size=(448, 448))
+    np.save(tmp_path / "fine.npy", fine)
+    found = read_map(tmp_path / "fine.npy")
+    assert found.shape == (1, 224, 224) and found.dtype == np.float32
+    assert np.allclose(found[0], fine.reshape(224, 2, 224, 2).mean((1, 3)), atol=1e-6)
+    np.save(tmp_path / "odd.npy", np.full((256, 256), 3.0))
+    assert np.allclose(read_map(tmp_path / "odd.npy"), 3)

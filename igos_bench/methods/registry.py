@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError, unknown
+from ..errors import UserError, first_line, unknown
 from ..evaluate import Evaluator
 from ..perturb import Baseline
 
@@ -90,18 +90,42 @@ def get_method(name: str, parameters: dict[str, Any]) -> Method:
     """Build a method from its name and hyper-parameters.
 
     Raises:
-        UserError: No such method, or no such hyper-parameter, with the nearest name; or a value that it refuses.
+        UserError: No such method, or no such hyper-parameter, with the nearest name; a value of another type, or one
+            that the method refuses; an entry point that cannot be loaded.
     """
     for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        register(entry.load())
+        _load(entry)
     if name not in _registry:
-        raise UserError(unknown("method", name, method_names()))
+        raise UserError(
+            f"{unknown('method', name, method_names())}; for one of your own, install its package, "
+            f"with {name!r} among its entry points {ENTRY_POINT_GROUP!r}"
+        )
     method = _registry[name]
-    known = [field.name for field in fields(method)]
-    for key in parameters:
+    known = {field.name: field.type for field in fields(method)}
+    for key, value in parameters.items():
         if key not in known:
-            raise UserError(unknown(f"key of method {name}", key, known))
+            raise UserError(unknown(f"key of method {name}", key, ["name", *known]))
+        kind = getattr(known[key], "__name__", known[key])  # text, where the class postpones annotations
+        if kind in _SCALARS and type(value) not in _SCALARS[kind]:
+            raise UserError(f"method.{key}={value!r}: method {name} needs {kind} there")
     if isinstance(parameters.get("baseline"), dict):
         parameters = {**parameters, "baseline": Baseline(**parameters["baseline"])}
     built: Method = method(**parameters)
     return built
+
+
+# YAML's 200 stands for 200.0, and true for no number.
+_SCALARS: dict[object, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}
+
+
+def _load(entry: EntryPoint) -> None:
+    """Import somebody else's method; raises UserError where that fails, or the class has another name."""
+    try:
+        method = register(entry.load())
+    except Exception as error:  # of anybody's own code
+        raise UserError(
+            f"method {entry.name} cannot be loaded from {entry.value}: {type(error).__name__}: {first_line(error)}; "
+            f"`python -c 'import {entry.module}'` shows where"
+        ) from error
+    if method.name != entry.name:
+        raise UserError(f"the entry point {entry.name} is the method {method.name}: give both the same name")
