@@ -62,12 +62,9 @@ def check_overrides(words: Sequence[str], config_dir: str | None = None) -> None
                 raise UserError(" ".join(str(error).split())) from None
             known = list(_keys(cast(dict[Any, Any], OmegaConf.to_container(composed, resolve=False))))
             for key in others:
-                if key not in known and not any(name.startswith(f"{key}.") for name in known):
-                    group, _, _ = key.partition(".")
-                    what = f"key for {group}={choices[group]}" if len(chosen.get(group, ())) > 1 else "key"
-                    parent = key.rpartition(".")[0]
-                    beside = [name for name in known if name.rpartition(".")[0] == parent]
-                    raise UserError(unknown(what, key, known, show=beside or [n for n in known if "." not in n]))
+                group = key.partition(".")[0]
+                is_swept = len(chosen.get(group, ())) > 1
+                _check_key(f"key for {group}={choices[group]}" if is_swept else "key", key, known)
 
 
 def compose_config(words: Sequence[str]) -> RunConfig:
@@ -90,6 +87,14 @@ def typed(config: Any) -> RunConfig:
     if "name" not in found.method:
         raise UserError("the method's YAML has no `name`: write `name: NAME`, the name of the method's class")
     return found
+
+
+def _check_key(what: str, key: str, known: Sequence[str]) -> None:
+    if key in known or any(name.startswith(f"{key}.") for name in known):
+        return
+    parent = key.rpartition(".")[0]
+    beside = [name for name in known if name.rpartition(".")[0] == parent] or [n for n in known if "." not in n]
+    raise UserError(unknown(what, key, known, show=beside))
 
 
 def _options(group: str, config_dir: str | None) -> list[str]:

@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from .clock import Clock, peak_memory_mb
-from .config import Timing, plain
+from .batch import explain_and_score
+from .clock import peak_memory_mb
+from .config import plain
 from .data import ImageSource
 from .errors import ImageError, UserError
 from .evaluate import Evaluator
-from .foreign import MapFolder
 from .images import stream
-from .metrics import deletion_insertion
 from .prepare import Run
 from .provenance import describe, now
 from .results import Row, RunDirectory
@@ -125,7 +123,7 @@ def _chunk(
             if source.image_id not in there:
                 rows[source.image_id]["error"] = "has no stored map: explaining it failed"
         good = [one for one in good if one[0].image_id in there]
-    results = _explain_and_score(run, evaluate, good, rows, stored)
+    results = explain_and_score(run, evaluate, good, rows, stored)
     arrays = {key: [result[key] for result in results] for key in ("image_id", "map", "deletion", "insertion")}
     ids = np.array(arrays["image_id"], dtype=np.str_)
     if explain or run.maps:
@@ -147,101 +145,6 @@ def _chunk(
         }
     )
     return list(rows.values())
-
-
-def _explain_and_score(
-    run: Run,
-    evaluate: Evaluator,
-    good: list[tuple[ImageSource, Tensor]],
-    rows: dict[str, Row],
-    stored: dict[str, np.ndarray] | None,
-) -> list[dict[str, Any]]:
-    """Fill in the rows of images that were decoded; where a batch fails, image by image, so that one fails alone."""
-    if not good:
-        return []
-    try:
-        if run.config.timing is Timing.chunk or len(good) == 1:
-            return _batch(run, evaluate, good, rows, stored)
-    except UserError:
-        raise
-    except Exception as error:
-        if len(good) == 1:
-            rows[good[0][0].image_id]["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
-            return []
-    return [result for one in good for result in _explain_and_score(run, evaluate, [one], rows, stored)]
-
-
-def _batch(
-    run: Run,
-    evaluate: Evaluator,
-    good: list[tuple[ImageSource, Tensor]],
-    rows: dict[str, Row],
-    stored: dict[str, np.ndarray] | None,
-) -> list[dict[str, Any]]:
-    config, method = run.config, run.method
-    images = torch.stack([image for _, image in good]).to(run.device)
-    logits = evaluate.logits(images)
-    if not logits.isfinite().all():
-        raise ImageError("the network's logits are not finite on the unperturbed image")
-    targets = logits.argmax(1)
-    before = (evaluate.forwards, evaluate.backwards)
-    clock = Clock(run.device)
-    if stored is None:
-        assert not isinstance(method, MapFolder)  # those have all been read
-        maps = method(
-            evaluate,
-            images,
-            targets,
-            baselines=method.baseline(images),
-            resolution=config.resolution,
-            generators=[generator(config.seed, method.name, source.image_id) for source, _ in good],
-            run_generator=generator(config.seed, method.name),
-        )
-    else:
-        place = {str(image_id): i for i, image_id in enumerate(stored["image_id"])}
-        maps = torch.from_numpy(np.stack([stored["saliency_map"][place[source.image_id]] for source, _ in good]))
-        maps = maps.to(run.device)
-    expected = (len(good), 1, config.resolution, config.resolution)
-    if tuple(maps.shape) != expected or maps.dtype != torch.float32 or not maps.isfinite().all():
-        raise ImageError(f"{method.name} must return finite float32 maps {expected}, found {tuple(maps.shape)}")
-    explain_seconds = clock.lap()
-    passes = (evaluate.forwards - before[0], evaluate.backwards - before[1])
-    curves = deletion_insertion(evaluate, run.protocol, images, targets, maps)
-    if not (curves.deletion.isfinite().all() and curves.insertion.isfinite().all()):
-        raise ImageError("the network's probabilities are not finite on perturbed images")
-    score_seconds = clock.lap()
-    count = len(good)
-    results = []
-    for b, (source, _) in enumerate(good):
-        rows[source.image_id] |= {
-            "target": int(targets[b]),
-            "score_image": float(curves.deletion[b, 0]),
-            "score_baseline": float(curves.deletion[b, -1]),
-            "deletion_auc": float(curves.deletion_auc[b]),
-            "insertion_auc": float(curves.insertion_auc[b]),
-            "ties": float(curves.ties[b]),
-            "explain_seconds": explain_seconds / count if stored is None else None,
-            "score_seconds": score_seconds / count,
-            "forwards": passes[0] / count if stored is None else None,
-            "backwards": passes[1] / count if stored is None else None,
-            "status": "ok",
-        }
-        results.append(
-            {
-                "image_id": source.image_id,
-                "map": maps[b].cpu().numpy(),
-                "deletion": curves.deletion[b].cpu().numpy(),
-                "insertion": curves.insertion[b].cpu().numpy(),
-                "hits": curves.hits.numpy(),
-            }
-        )
-    return results
-
-
-def generator(*seed: object) -> torch.Generator:
-    """A CPU generator seeded by the first 8 bytes of sha256("seed|method|image_id"): never by batch or position."""
-    digest = hashlib.sha256("|".join(map(str, seed)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
 
 
 def _is_done(chunk: Sequence[ImageSource], rows: list[Row]) -> bool:

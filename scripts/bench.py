@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import literal  # noqa: E402
 
+from igos_bench.batch import generator  # noqa: E402
 from igos_bench.config import RunConfig  # noqa: E402
 from igos_bench.evaluate import Evaluator  # noqa: E402
 from igos_bench.images import stream  # noqa: E402
@@ -32,7 +33,6 @@ from igos_bench.methods.igos import Igos  # noqa: E402
 from igos_bench.metrics import deletion_insertion  # noqa: E402
 from igos_bench.overrides import compose_config  # noqa: E402
 from igos_bench.prepare import Run, prepare  # noqa: E402
-from igos_bench.runner import generator  # noqa: E402
 
 
 @dataclass

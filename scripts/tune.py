@@ -27,13 +27,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from igos_bench.batch import generator
 from igos_bench.errors import UserError
 from igos_bench.evaluate import Evaluator
 from igos_bench.images import stream
 from igos_bench.metrics import deletion_insertion
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import Run, prepare
-from igos_bench.runner import generator
 
 KEY = ["model", "method", "resolution"]
 

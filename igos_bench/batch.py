@@ -1,0 +1,129 @@
+"""A batch of decoded images -> saliency maps -> curves -> rows."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .clock import Clock
+from .config import Timing
+from .data import ImageSource
+from .errors import ImageError, UserError
+from .evaluate import Evaluator
+from .foreign import MapFolder
+from .metrics import deletion_insertion
+from .prepare import Run
+from .results import Row
+
+
+def explain_and_score(
+    run: Run,
+    evaluate: Evaluator,
+    good: list[tuple[ImageSource, Tensor]],
+    rows: dict[str, Row],
+    stored: dict[str, np.ndarray] | None,
+) -> list[dict[str, Any]]:
+    """Explain and score a batch; where that fails, image by image, so that one fails alone.
+
+    Args:
+        run: What runs.
+        evaluate: The way to the network.
+        good: The images that were decoded, (3,H,W) each.
+        rows: Of these images by id, begun; filled in here, with what went wrong or with status ok.
+        stored: Maps that are there already, as `RunDirectory.read_maps` returns them; None to explain.
+
+    Returns:
+        `image_id`, `map`, `deletion`, `insertion` and `hits` of each image that did not fail, as arrays.
+
+    Raises:
+        UserError: It goes for all images.
+    """
+    if not good:
+        return []
+    try:
+        if run.config.timing is Timing.chunk or len(good) == 1:
+            return _batch(run, evaluate, good, rows, stored)
+    except UserError:
+        raise
+    except Exception as error:
+        if len(good) == 1:
+            rows[good[0][0].image_id]["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
+            return []
+    return [result for one in good for result in explain_and_score(run, evaluate, [one], rows, stored)]
+
+
+def _batch(
+    run: Run,
+    evaluate: Evaluator,
+    good: list[tuple[ImageSource, Tensor]],
+    rows: dict[str, Row],
+    stored: dict[str, np.ndarray] | None,
+) -> list[dict[str, Any]]:
+    config, method = run.config, run.method
+    images = torch.stack([image for _, image in good]).to(run.device)
+    logits = evaluate.logits(images)
+    if not logits.isfinite().all():
+        raise ImageError("the network's logits are not finite on the unperturbed image")
+    targets = logits.argmax(1)
+    before = (evaluate.forwards, evaluate.backwards)
+    clock = Clock(run.device)
+    if stored is None:
+        assert not isinstance(method, MapFolder)  # those have all been read
+        maps = method(
+            evaluate,
+            images,
+            targets,
+            baselines=method.baseline(images),
+            resolution=config.resolution,
+            generators=[generator(config.seed, method.name, source.image_id) for source, _ in good],
+            run_generator=generator(config.seed, method.name),
+        )
+    else:
+        place = {str(image_id): i for i, image_id in enumerate(stored["image_id"])}
+        maps = torch.from_numpy(np.stack([stored["saliency_map"][place[source.image_id]] for source, _ in good]))
+        maps = maps.to(run.device)
+    expected = (len(good), 1, config.resolution, config.resolution)
+    if tuple(maps.shape) != expected or maps.dtype != torch.float32 or not maps.isfinite().all():
+        raise ImageError(f"{method.name} must return finite float32 maps {expected}, found {tuple(maps.shape)}")
+    explain_seconds = clock.lap()
+    passes = (evaluate.forwards - before[0], evaluate.backwards - before[1])
+    curves = deletion_insertion(evaluate, run.protocol, images, targets, maps)
+    if not (curves.deletion.isfinite().all() and curves.insertion.isfinite().all()):
+        raise ImageError("the network's probabilities are not finite on perturbed images")
+    score_seconds = clock.lap()
+    count = len(good)
+    results = []
+    for b, (source, _) in enumerate(good):
+        rows[source.image_id] |= {
+            "target": int(targets[b]),
+            "score_image": float(curves.deletion[b, 0]),
+            "score_baseline": float(curves.deletion[b, -1]),
+            "deletion_auc": float(curves.deletion_auc[b]),
+            "insertion_auc": float(curves.insertion_auc[b]),
+            "ties": float(curves.ties[b]),
+            "explain_seconds": explain_seconds / count if stored is None else None,
+            "score_seconds": score_seconds / count,
+            "forwards": passes[0] / count if stored is None else None,
+            "backwards": passes[1] / count if stored is None else None,
+            "status": "ok",
+        }
+        results.append(
+            {
+                "image_id": source.image_id,
+                "map": maps[b].cpu().numpy(),
+                "deletion": curves.deletion[b].cpu().numpy(),
+                "insertion": curves.insertion[b].cpu().numpy(),
+                "hits": curves.hits.numpy(),
+            }
+        )
+    return results
+
+
+def generator(*seed: object) -> torch.Generator:
+    """A CPU generator seeded by the first 8 bytes of sha256("seed|method|image_id"): never by batch or position."""
+    digest = hashlib.sha256("|".join(map(str, seed)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
