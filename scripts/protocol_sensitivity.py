@@ -40,6 +40,7 @@ from omegaconf.errors import OmegaConfBaseException
 from scipy.stats import kendalltau, rankdata
 from torch import Tensor
 
+from igos_bench.batch import generator
 from igos_bench.config import plain
 from igos_bench.errors import UserError, unknown
 from igos_bench.evaluate import Evaluator
@@ -49,7 +50,6 @@ from igos_bench.overrides import CONF, compose_config, typed
 from igos_bench.perturb import Baseline
 from igos_bench.prepare import Run, prepare
 from igos_bench.results import Row, RunDirectory, ok_rows, read_csv, read_json, short_key, write_atomically
-from igos_bench.batch import generator
 
 CHOICES = ("n_steps", "area", "protocol", "baseline", "ties", "preprocessing", "noise")
 COLUMNS = (
@@ -484,7 +484,7 @@ def add(
     return table
 
 
-def order(row: dict[Any, Any]) -> tuple[Any, ...]:
+def order(row: Any) -> tuple[Any, ...]:
     """Where a row stands: choices as they are listed, values by number, finest first."""
     value = row["value"].zfill(4) if row["value"].isdigit() else row["value"]
     return row["model"], row["data"], CHOICES.index(row["choice"]), value, row["method"], -row["resolution"]
