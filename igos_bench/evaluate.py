@@ -24,13 +24,23 @@ Build = Callable[[slice], Tensor]
 class Evaluator:
     """Runs a classifier on any number of inputs.
 
+    Inputs (N,3,H,W) are on the scale of images, [0, 1], and never clamped; targets (N,) are classes; N is any number
+    above 0. Every call runs micro-batches, counts its passes, and returns detached tensors of the inputs' type on their
+    device, whatever the caller's grad mode. Where memory runs out the micro-batch is halved, with a warning, and stays
+    so; `activations` alone lets the error through. `network` run by a method itself has none of this.
+
+    `Build`: in the place of inputs, a function from a slice of the N rows to those inputs; it is called once a
+    micro-batch, in order, so that they are never all in memory.
+
     Attributes:
         network: The classifier as it was trained, images in [0, 1] (N,3,H,W) -> logits (N,K); for rules of one's own.
-        fast_network: The same function, batch norm folded away; what the calls below run.
+        fast_network: The same function, batch norm folded away; what the calls below run, all but `activations`.
         batch_size: Inputs in one micro-batch.
         precision: `bf16` runs the network under autocast; everything returned is in the inputs' own type.
-        layers: Resolution -> the module of `network` whose output a method reads there.
-        forwards, backwards: Passes so far, counted an input.
+        layers: Resolution -> the module of `network` whose output a method reads there: what the model's YAML names
+            for the method, else the last ReLU. `activations` and `network` run them; where batch norm is folded, the
+            other calls do not.
+        forwards, backwards: Passes so far, one an input; a gradient is one of each.
     """
 
     network: nn.Module
@@ -42,7 +52,7 @@ class Evaluator:
     backwards: int = field(default=0, init=False)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Logits (N,K) of inputs (N,3,H,W), without a gradient."""
+        """Logits (N,K) of inputs (N,3,H,W)."""
         return torch.cat([self._logits(part) for _, part in self._micro_batches(inputs, len(inputs))])
 
     def probability(self, inputs: Tensor | Build, targets: Tensor) -> Tensor:
@@ -56,20 +66,42 @@ class Evaluator:
     def gradient(
         self, inputs: Tensor | Build, targets: Tensor, of: Literal["probability", "logit"] = "probability"
     ) -> tuple[Tensor, Tensor]:
-        """Values (N,) of the targets and their gradients (N,3,H,W) to the inputs; see `gradients` to stream them."""
+        """Values of the targets and their gradients to the inputs.
+
+        Args:
+            inputs: (N,3,H,W), or a `Build`.
+            targets: (N,) classes.
+            of: What is differentiated: the softmax probability of the target, or its logit.
+
+        Returns:
+            Values (N,) and gradients (N,3,H,W), each of an input's own target to that input; `gradients` streams them.
+        """
         values, gradients = zip(*((v, g) for _, v, g in self.gradients(inputs, targets, of)), strict=True)
         return torch.cat(values), torch.cat(gradients)
 
     def gradients(
         self, inputs: Tensor | Build, targets: Tensor, of: Literal["probability", "logit"] = "probability"
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield (rows, values, gradients to the inputs) a micro-batch at a time: memory does not grow with N."""
+        """`gradient`, yielded a micro-batch of n at a time, so that memory does not grow with N.
+
+        Yields:
+            The slice of the N rows, values (n,), gradients (n,3,H,W).
+        """
         for rows, part in self._micro_batches(inputs, len(targets)):
             values, gradients = self._gradient(part, targets[rows], of)
             yield rows, values, gradients
 
     def activations(self, inputs: Tensor, targets: Tensor, layer: nn.Module) -> tuple[Tensor, Tensor]:
-        """Output of `layer`, a module of `network`, and the gradient of the target logits there; both (N,C,h,w)."""
+        """What a layer gives out, and how the target's logit depends on it.
+
+        Args:
+            inputs: (N,3,H,W).
+            targets: (N,) classes.
+            layer: A module of `network`, such as one of `layers`; where it runs more than once, the last time counts.
+
+        Returns:
+            Its output and the gradients of the inputs' own target logits to it, both (N,C,h,w).
+        """
         activations, gradients = [], []
         for rows, part in self._micro_batches(inputs, len(targets)):
             caught: list[Tensor] = []
@@ -141,7 +173,7 @@ class Evaluator:
         return tuple(torch.cat(pair) for pair in zip(*parts, strict=True))
 
     def count(self, inputs: int, *, backward: bool = False) -> None:
-        """Count passes of `inputs` inputs; for methods that run `network` themselves."""
+        """Count forward passes of so many inputs, and as many backward; for methods that run `network` themselves."""
         self.forwards += inputs
         self.backwards += inputs if backward else 0
 
