@@ -27,7 +27,7 @@ class Evaluator:
     Inputs (N,3,H,W) are on the scale of images, [0, 1], and never clamped; targets (N,) are classes; N is any number
     above 0. Every call runs micro-batches, counts its passes, and returns detached tensors of the inputs' type on their
     device, whatever the caller's grad mode. Where memory runs out the micro-batch is halved, with a warning, and stays
-    so; `activations` alone lets the error through. `network` run by a method itself has none of this.
+    so. `network` run by a method itself has none of this.
 
     `Build`: in the place of inputs, a function from a slice of the N rows to those inputs; it is called once a
     micro-batch, in order, so that they are never all in memory.
@@ -102,22 +102,26 @@ class Evaluator:
         Returns:
             Its output and the gradients of the inputs' own target logits to it, both (N,C,h,w).
         """
-        activations, gradients = [], []
-        for rows, part in self._micro_batches(inputs, len(targets)):
+
+        def forward_backward(part: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
             caught: list[Tensor] = []
-            handle = layer.register_forward_hook(lambda _module, _inputs, output: caught.append(output))  # noqa: B023
+            handle = layer.register_forward_hook(lambda _module, _inputs, output: caught.append(output))
             try:
                 with torch.enable_grad():
                     with self._autocast(part):
                         logits = self.network(part.detach().requires_grad_())
-                    chosen = logits.gather(1, targets[rows, None]).sum()
+                    chosen = logits.gather(1, classes[:, None]).sum()
                     (slope,) = torch.autograd.grad(chosen, caught[-1])
             finally:
                 handle.remove()
+            return caught[-1].detach().to(part.dtype), slope.to(part.dtype)
+
+        found = []
+        for rows, part in self._micro_batches(inputs, len(targets)):
+            found.append(self._halving(forward_backward, part, targets[rows]))
             self.count(len(part), backward=True)
-            activations.append(caught[-1].detach().to(part.dtype))
-            gradients.append(slope.to(part.dtype))
-        return torch.cat(activations), torch.cat(gradients)
+        activations, gradients = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return activations, gradients
 
     def _logits(self, inputs: Tensor) -> Tensor:
         def forward(part: Tensor) -> tuple[Tensor, ...]:
@@ -147,9 +151,11 @@ class Evaluator:
         return values, slopes
 
     def _micro_batches(self, inputs: Tensor | Build, count: int) -> Iterator[tuple[slice, Tensor]]:
-        for start in range(0, count, self.batch_size):
+        start = 0
+        while start < count:  # the micro-batch may be halved on the way
             rows = slice(start, min(start + self.batch_size, count))
             yield rows, inputs[rows] if isinstance(inputs, Tensor) else inputs(rows)
+            start = rows.stop
 
     def _autocast(self, inputs: Tensor) -> AbstractContextManager[object]:
         if self.precision is Precision.fp32:
@@ -179,4 +185,6 @@ class Evaluator:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        text in str(error) for text in ("allocate memory", "out of memory")
+    )  # the CPU, MPS

@@ -52,6 +52,27 @@ def test_out_of_memory_halves_the_micro_batch_and_goes_on() -> None:
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("what", ["probability", "gradient", "activations"])
+def test_memory_that_runs_out_half_way_loses_no_input(what: str) -> None:
+    """Several micro-batches are still to come when the first of them is halved."""
+    network = Hungry(most=2)
+    layer = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    inputs, targets = IMAGES.repeat(2, 1, 1, 1), TARGETS.repeat(2)
+
+    def ask(evaluate: Evaluator) -> tuple[Tensor, ...]:
+        if what == "activations":
+            return evaluate.activations(inputs, targets, layer)
+        found = getattr(evaluate, what)(inputs, targets)
+        return found if isinstance(found, tuple) else (found,)
+
+    expected = ask(Evaluator(network.body, network.body, batch_size=14))
+    evaluate = Evaluator(network, network, batch_size=4)
+    with pytest.warns(UserWarning, match="out of memory at a micro-batch of 4: going on with 2"):
+        found = ask(evaluate)
+    assert evaluate.forwards == 14
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
+
+
 def test_an_input_that_does_not_fit_alone_is_an_error() -> None:
     network = Hungry(most=0)
     with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="allocate memory"):

@@ -191,6 +191,15 @@ def test_a_value_of_another_type_is_refused(method: str, key: str, value: object
     assert get_method("rise", {"probability": 1}) == get_method("rise", {"probability": 1.0})
 
 
+def test_a_hyper_parameter_that_is_lacking_is_named(package: Path) -> None:
+    package.write_text(
+        "from dataclasses import dataclass\n@dataclass\nclass Mine:\n    samples: int\nMine.name = 'mine'"
+    )
+    with pytest.raises(UserError, match="method mine needs samples: write it into its YAML, or as method.samples="):
+        get_method("mine", {})
+    assert get_method("mine", {"samples": 3}).samples == 3
+
+
 def test_a_yaml_without_a_name_is_said_to_be_one() -> None:
     with pytest.raises(UserError, match="the method's YAML has no `name`"):
         typed(OmegaConf.create({"method": {"steps": 20}}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -90,8 +90,8 @@ def get_method(name: str, parameters: dict[str, Any]) -> Method:
     """Build a method from its name and hyper-parameters.
 
     Raises:
-        UserError: No such method, or no such hyper-parameter, with the nearest name; a value of another type, or one
-            that the method refuses; an entry point that cannot be loaded.
+        UserError: No such method, or no such hyper-parameter, with the nearest name; one that is lacking; a value of
+            another type, or one that the method refuses; an entry point that cannot be loaded.
     """
     for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
         _load(entry)
@@ -108,6 +108,9 @@ def get_method(name: str, parameters: dict[str, Any]) -> Method:
         kind = getattr(known[key], "__name__", known[key])  # text, where the class postpones annotations
         if kind in _SCALARS and type(value) not in _SCALARS[kind]:
             raise UserError(f"method.{key}={value!r}: method {name} needs {kind} there")
+    required = [f.name for f in fields(method) if f.default is MISSING and f.default_factory is MISSING]
+    if lacking := [key for key in required if key not in parameters]:
+        raise UserError(f"method {name} needs {', '.join(lacking)}: write it into its YAML, or as method.{lacking[0]}=")
     if isinstance(parameters.get("baseline"), dict):
         parameters = {**parameters, "baseline": Baseline(**parameters["baseline"])}
     built: Method = method(**parameters)
