@@ -6,7 +6,7 @@ import platform
 import subprocess
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ def describe(run: Run) -> dict[str, Any]:
         "weights_file_sha256": run.classifier.weights_file_sha256,
         "manifest_sha256": run.manifest.sha256,
         "git": _git(),
-        "versions": _versions(),
+        "versions": _versions(type(run.method).__module__),
         "device": str(run.device),
         "machine": platform.platform(),
         "processor": platform.processor() or platform.machine(),
@@ -58,9 +58,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str]:
+def _versions(module: str) -> dict[str, str]:
+    """Of what numbers depend on, and of the package that the method's module comes from."""
+    packages = ["igos-bench", "torch", "torchvision", "timm", "hydra-core", "numpy", "pillow", "scipy"]
+    top = module.partition(".")[0]
+    if top != __package__:
+        packages += sorted(set(packages_distributions().get(top, [])))
     found = {"python": platform.python_version()}
-    for package in ("igos-bench", "torch", "torchvision", "timm", "hydra-core", "numpy", "pillow", "scipy"):
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -100,7 +100,9 @@ def test_it_runs_in_a_sweep_and_alone_and_is_a_row_of_the_table(example: Example
     assert alone.returncode == 0, alone.stdout + alone.stderr
     (overridden,) = set(example.runs("smooth_grad")) - {by_default}
     assert "method.samples=8" in example.single
-    assert json.loads((overridden / "run.json").read_text())["config"]["method"]["samples"] == 8
+    provenance = json.loads((overridden / "run.json").read_text())
+    assert provenance["config"]["method"]["samples"] == 8
+    assert provenance["versions"]["smooth-grad"] == "1.0"
     # The method itself saw it: it runs the network once a sample.
     assert {(row["forwards"], row["backwards"]) for row in rows(by_default)} == {("16.0", "16.0")}
     assert {(row["forwards"], row["backwards"]) for row in rows(overridden)} == {("8.0", "8.0")}
