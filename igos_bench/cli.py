@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -40,7 +41,7 @@ def main() -> int:
     words = sys.argv[1:]
     command = "run"
     try:
-        if words and "=" not in words[0] and not words[0].startswith("-"):
+        if words and "=" not in words[0] and words[0][0] not in "-+~":
             command = words.pop(0)
             if command not in COMMANDS:
                 raise UserError(unknown("command", command, COMMANDS))
@@ -51,6 +52,9 @@ def main() -> int:
     except UserError as error:
         print(f"igos-bench: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `igos-bench table | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         again = " ".join(["igos-bench", *sys.argv[1:]])
         print(f"igos-bench: interrupted; what was done is kept, `{again}` goes on from there", file=sys.stderr)
@@ -73,7 +77,7 @@ def _run(command: str, words: list[str]) -> int:
     parser.add_argument("-cd", "--config-dir")
     parser.add_argument("overrides", nargs="*")
     asked = parser.parse_intermixed_args(words)
-    check_overrides(asked.overrides, asked.config_dir)
+    check_overrides(asked.overrides, asked.config_dir, sweep=asked.multirun)
     _check_maps(command, asked.overrides)
     jobs = Jobs(sweep=asked.multirun)
     planned: list[Planned] = []
@@ -93,7 +97,8 @@ def _run(command: str, words: list[str]) -> int:
     with TemporaryDirectory() as folder:
         # Flags first: Hydra's own parser takes no override after a flag that follows one.
         flags = ["--multirun"] * asked.multirun + (["--config-dir", asked.config_dir] if asked.config_dir else [])
-        nowhere = [f"hydra.sweep.dir={folder}"] * (command in ("plan", "check-data"))  # they leave nothing behind
+        # Results have folders of their own: those of a sweep would only be empty.
+        nowhere = [f"hydra.sweep.dir={folder}"] * (not any(word.startswith("hydra") for word in asked.overrides))
         sys.argv = [sys.argv[0], *flags, *asked.overrides, *nowhere]
         hydra.main(config_path=CONF, config_name="config", version_base="1.3")(job)()
     if planned:

@@ -9,6 +9,9 @@ from .errors import UnavailableError, UserError, unknown
 from .methods import Method, get_method, method_names
 from .tuned import tuned_lambdas
 
+PAPER = (224, 112, 28, 14)
+"""The paper's resolutions, which nobody mistypes: a method that lacks one simply has none."""
+
 
 def configured_method(config: RunConfig) -> Method:
     """Build it, and check the resolution where that does not depend on the network.
@@ -34,4 +37,6 @@ def check_resolution(method: str, model: str, resolution: int, choices: Sequence
     """Raise UnavailableError where the method does not produce the resolution on this model."""
     if resolution not in choices:
         there = ", ".join(map(str, choices)) or "none"
-        raise UnavailableError(f"{method} has no resolution {resolution} on {model}; available: {there}")
+        nearest = min(choices, key=lambda choice: abs(choice - resolution), default=None)
+        hint = f" (did you mean {nearest}?)" if nearest and resolution not in PAPER else ""
+        raise UnavailableError(f"{method} has no resolution {resolution} on {model}{hint}; available: {there}")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class Evaluator:
             for the method, else the last ReLU. `activations` and `network` run them; where batch norm is folded, the
             other calls do not.
         forwards, backwards: Passes so far, one an input; a gradient is one of each.
+        notes: What a method counts of its own doing, for timing.csv.
     """
 
     network: nn.Module
@@ -50,6 +52,7 @@ class Evaluator:
     layers: Mapping[int, nn.Module] = field(default_factory=dict)
     forwards: int = field(default=0, init=False)
     backwards: int = field(default=0, init=False)
+    notes: Counter[str] = field(default_factory=Counter, init=False)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits (N,K) of inputs (N,3,H,W)."""

@@ -12,7 +12,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from .config import RunConfig
 from .errors import UserError, unknown
@@ -22,7 +22,7 @@ CONF = str(next(path for path in (HERE / "conf", HERE.parent / "conf") if path.i
 GROUPS = ("method", "model", "data", "protocol", "experiment")
 
 
-def check_overrides(words: Sequence[str], config_dir: str | None = None) -> None:
+def check_overrides(words: Sequence[str], config_dir: str | None = None, *, sweep: bool = False) -> None:
     """Refuse what neither `conf/` nor the user's own `config_dir` has; raises UserError with the near miss."""
     try:
         overrides = OverridesParser.create().parse_overrides(list(words))
@@ -37,12 +37,16 @@ def check_overrides(words: Sequence[str], config_dir: str | None = None) -> None
         compose("config", search)  # puts the user's folder on the search path, so that its groups are listed
         for override in overrides:
             key = override.key_or_group
-            if key.split(".")[0].split("/")[0] == "hydra":
-                continue
+            if override.is_sweep_override() and not sweep:
+                raise UserError(f"{override.input_line}: several values are a sweep, which needs the flag -m")
+            if override.package is not None:
+                raise UserError(f"{override.input_line}: write {key}=VALUE, without @")
             if override.is_add() or override.is_force_add() or override.is_delete():
                 raise UserError(
                     f"{override.input_line}: keys cannot be added or removed; write KEY=VALUE of a known key"
                 )
+            if key.split(".")[0].split("/")[0] == "hydra":
+                continue
             if key not in GROUPS:
                 others.append(key)
                 continue
@@ -51,7 +55,8 @@ def check_overrides(words: Sequence[str], config_dir: str | None = None) -> None
             chosen[key] = [str(value) for value in values]
             for value in chosen[key]:
                 if value not in there:
-                    raise UserError(unknown(key, value, there))
+                    any_other = f"; for any classifier: model=timm model.architecture={value}" * (key == "model")
+                    raise UserError(unknown(key, value, there) + any_other)
         # Every value of a sweep once: a key of one method is not one of the next.
         last = {group: values[-1] for group, values in chosen.items()}
         one_changed = [last | {group: value} for group, values in chosen.items() for value in values[:-1]]
@@ -65,6 +70,11 @@ def check_overrides(words: Sequence[str], config_dir: str | None = None) -> None
                 group = key.partition(".")[0]
                 is_swept = len(chosen.get(group, ())) > 1
                 _check_key(f"key for {group}={choices[group]}" if is_swept else "key", key, known)
+        single = [override.input_line or "" for override in overrides if not override.is_sweep_override()]
+        try:  # what is left to be wrong: a value inside another, a word of Hydra's own
+            compose("config", [*search, *single], return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(" ".join(str(error).split())) from None
 
 
 def compose_config(words: Sequence[str]) -> RunConfig:
@@ -81,6 +91,8 @@ def typed(config: Any) -> RunConfig:
         found = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if isinstance(error, (MissingMandatoryValue, InterpolationToMissingValueError)):
+            raise UserError(f"{lines[0].rpartition(': ')[2]} has no value: write it as KEY=VALUE") from None
         key = next((line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")), "")
         raise UserError(f"{key}: {lines[0]}" if key else lines[0]) from None
     assert isinstance(found, RunConfig)

@@ -15,6 +15,7 @@ from .errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+LARGEST_KERNEL = 2 * 223 + 1  # of 224 x 224 images
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Baseline:
             raise UserError(
                 f"a blurred baseline needs an odd kernel_size and a sigma above 0, "
                 f"found kernel_size={self.kernel_size} sigma={self.sigma}"
+            )
+        if self.kernel_size > LARGEST_KERNEL:
+            raise UserError(
+                f"a kernel_size of {self.kernel_size} reaches beyond a mirrored image: at most {LARGEST_KERNEL}"
             )
 
     def __call__(self, images: Tensor) -> Tensor:

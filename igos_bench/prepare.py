@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -81,8 +82,16 @@ class Run:
 
 def prepare(config: RunConfig) -> Run:
     """Load and check everything that a run needs; raises UserError before anything is computed."""
-    if config.chunk_size < 1:
-        raise UserError(f"chunk_size must be at least 1, found {config.chunk_size}")
+    for key, size in (("chunk_size", config.chunk_size), ("evaluate.batch_size", config.evaluate.batch_size)):
+        if size is not None and size < 1:
+            raise UserError(f"{key} must be at least 1, found {size}")
+    for key, name in (("model", config.model.name), ("data", config.data.name), ("protocol", config.protocol.name)):
+        if not re.fullmatch(r"(?!\.)[\w.-]+", name):
+            raise UserError(
+                f"{key}.name={name!r} becomes the name of a folder: write letters, digits, `_`, `-` and `.`"
+            )
+    if not config.results_dir:
+        raise UserError("results_dir is empty: name a folder, such as results_dir=results")
     protocol = Protocol.from_config(config.protocol)
     method: Method | MapFolder
     if config.maps is None and config.name is None:

@@ -28,7 +28,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, is_zipfile
+from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock
@@ -60,6 +60,7 @@ TIMING_COLUMNS = (
     "forwards",
     "backwards",
     "peak_memory_mb",
+    "notes",
 )
 
 Row = dict[str, Any]
@@ -136,16 +137,33 @@ class RunDirectory:
     # Chunks
 
     def write_maps(self, chunk: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Saliency maps of a chunk."""
+        """Saliency maps of a chunk; rows, under any protocol, that rest on maps which change are withdrawn first."""
+        before, after = (_by_id(maps, "saliency_map") for maps in (self.read_maps(chunk) or {}, arrays))
+        changed = {i for i, old in before.items() if i not in after or not np.array_equal(old, after[i])}
+        for path in self.path.glob(f"*/records/{chunk:06d}.csv") if changed else ():
+            if any(row["image_id"] in changed for row in ok_rows(read_csv(path) or [])):
+                path.unlink()
         write_atomically(self.path / "maps" / f"{chunk:06d}.npz", pack(arrays))
 
     def read_maps(self, chunk: int) -> dict[str, np.ndarray] | None:
         """Saliency maps of a chunk, or None where they are not there or damaged."""
-        try:
-            with np.load(self.path / "maps" / f"{chunk:06d}.npz", allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (OSError, BadZipFile, zlib.error, ValueError, EOFError, RuntimeError):  # RuntimeError: zipfile's others
-            return None
+        return _read_npz(self.path / "maps" / f"{chunk:06d}.npz")
+
+    def read_results(self, chunk: int) -> dict[str, dict[str, Any]]:
+        """What a chunk has under this protocol, by image id: `row`, `map`, `deletion`, `insertion`, `hits`."""
+        rows = ok_rows(read_csv(self.protocol_path / "records" / f"{chunk:06d}.csv") or [])
+        maps = _by_id(self.read_maps(chunk) or {}, "saliency_map")
+        curves = _read_npz(self.protocol_path / "curves" / f"{chunk:06d}.npz") or {}
+        both = [_by_id(curves, kind) for kind in ("deletion", "insertion")]
+        return {
+            i: {"image_id": i, "row": row, "map": maps[i], "deletion": both[0][i], "insertion": both[1][i],
+                "hits": curves["hits"]}
+            for row in rows if (i := row["image_id"]) in maps and i in both[0] and i in both[1]
+        }  # fmt: skip
+
+    def is_scored_elsewhere(self, chunk: int) -> bool:
+        """Whether a chunk has rows under another protocol."""
+        return any(p.parent.parent != self.protocol_path for p in self.path.glob(f"*/records/{chunk:06d}.csv"))
 
     def commit(self, chunk: int, curves: Mapping[str, np.ndarray], rows: list[Row]) -> None:
         """Commit a chunk: its curves, and then its rows, which make it done."""
@@ -159,8 +177,9 @@ class RunDirectory:
             return []
         rows = read_csv(path)
         arrays = [folder / f"{chunk:06d}.npz" for folder in (self.path / "maps", self.protocol_path / "curves")]
-        # A torn archive has lost its directory, which stands at its end.
-        damaged = [path] * (rows is None) + [file for file in arrays if not is_zipfile(file)]
+        # A torn archive has lost its directory, which stands at its end; an empty one lacks what the rows speak of.
+        wanted = {None, *(row["image_id"] for row in ok_rows(rows or []))}
+        damaged = [path] * (rows is None) + [file for file in arrays if not wanted <= _ids(file)]
         if damaged:
             warnings.warn(f"{damaged[0]} is missing or damaged: chunk {chunk} is computed again", stacklevel=2)
         return [] if damaged else rows or []
@@ -193,6 +212,28 @@ class RunDirectory:
                 file.write(text if file.tell() == 0 else text.partition("\n")[2])
         except OSError as error:
             raise _cannot_write(path, error) from error
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a file, or None where it is not there or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, BadZipFile, zlib.error, ValueError, EOFError, RuntimeError):  # RuntimeError: zipfile's others
+        return None
+
+
+def _ids(path: Path) -> set[str | None]:
+    """The images in a file of maps or curves; a damaged one does not even have None, which is in every other."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {None, *map(str, arrays["image_id"])}
+    except (OSError, BadZipFile, zlib.error, ValueError, EOFError, RuntimeError, KeyError):
+        return set()
+
+
+def _by_id(arrays: Mapping[str, np.ndarray], key: str) -> dict[str, np.ndarray]:
+    return dict(zip(map(str, arrays["image_id"]), arrays[key], strict=True)) if arrays else {}
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

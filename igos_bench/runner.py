@@ -114,37 +114,56 @@ def _chunk(
         else:
             good.append((source, image))
     decode_seconds = time.perf_counter() - started
-    stored = None if explain or run.maps else run.directory.read_maps(index)
-    if run.maps:
-        stored = run.maps.read([source.image_id for source, _ in good])
+    evaluate.notes.clear()
+    ids = [source.image_id for source, _ in good]
+    stored = run.maps.read(ids) if run.maps else run.directory.read_maps(index)
+    # Maps that rows of another protocol rest on are scored, not made again.
+    if explain and not (stored and set(ids) <= set(stored["image_id"]) and run.directory.is_scored_elsewhere(index)):
+        stored = None
     if stored is not None:
         there = set(map(str, stored["image_id"]))
         for source, _ in good:
             if source.image_id not in there:
                 rows[source.image_id]["error"] = "has no stored map: explaining it failed"
         good = [one for one in good if one[0].image_id in there]
-    results = explain_and_score(run, evaluate, good, rows, stored)
-    arrays = {key: [result[key] for result in results] for key in ("image_id", "map", "deletion", "insertion")}
-    ids = np.array(arrays["image_id"], dtype=np.str_)
-    if explain or run.maps:
-        run.directory.write_maps(index, {"image_id": ids, "saliency_map": np.array(arrays["map"], dtype=np.float32)})
-    curves = {key: np.array(arrays[key], dtype=np.float32) for key in ("deletion", "insertion")}
-    hits = results[0]["hits"] if results else np.zeros(0, dtype=np.int64)
-    run.directory.commit(index, {"image_id": ids, "hits": hits, **curves}, list(rows.values()))
-    done = max(1, len(good))
+    results = {result["image_id"]: result for result in explain_and_score(run, evaluate, good, rows, stored)}
+    done = [row for row in rows.values() if row["status"] == "ok"]
+    count = max(1, len(done))
+    # What was done once is kept where it cannot be done again.
+    for image_id, before in run.directory.read_results(index).items():
+        if image_id in rows and image_id not in results:
+            results[image_id], rows[image_id] = before, before["row"]
+    if stored is None or run.maps:
+        maps = {image_id: results[image_id]["map"] for image_id in rows if image_id in results}
+        run.directory.write_maps(index, _table(maps, run.directory.read_maps(index)))
+    ordered = [results[image_id] for image_id in rows if image_id in results]
+    curves = {key: np.array([one[key] for one in ordered], dtype=np.float32) for key in ("deletion", "insertion")}
+    names = np.array([one["image_id"] for one in ordered], dtype=np.str_)
+    hits = ordered[0]["hits"] if ordered else np.zeros(0, dtype=np.int64)
+    run.directory.commit(index, {"image_id": names, "hits": hits, **curves}, list(rows.values()))
     run.directory.log_timing(
         {
             "chunk": index,
             "images": len(rows),
             "decode_seconds": decode_seconds,
-            "explain_seconds": sum(row.get("explain_seconds") or 0.0 for row in rows.values()),
-            "score_seconds": sum(row.get("score_seconds") or 0.0 for row in rows.values()),
-            "forwards": sum(row.get("forwards") or 0.0 for row in rows.values()) / done,
-            "backwards": sum(row.get("backwards") or 0.0 for row in rows.values()) / done,
+            "explain_seconds": sum(row["explain_seconds"] or 0.0 for row in done),
+            "score_seconds": sum(row["score_seconds"] for row in done),
+            "forwards": sum(row["forwards"] or 0.0 for row in done) / count,
+            "backwards": sum(row["backwards"] or 0.0 for row in done) / count,
             "peak_memory_mb": peak_memory_mb(run.device),
+            "notes": "; ".join(f"{count} {what}" for what, count in evaluate.notes.items()),
         }
     )
     return list(rows.values())
+
+
+def _table(maps: dict[str, np.ndarray], before: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    """The maps of a chunk, and those from before of images that have none now."""
+    if before is not None:
+        old = dict(zip(map(str, before["image_id"]), before["saliency_map"], strict=True))
+        maps = maps | {image_id: one for image_id, one in old.items() if image_id not in maps}
+    ids = np.array(list(maps), dtype=np.str_)
+    return {"image_id": ids, "saliency_map": np.array(list(maps.values()), dtype=np.float32)}
 
 
 def _is_done(chunk: Sequence[ImageSource], rows: list[Row]) -> bool:

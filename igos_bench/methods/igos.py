@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..evaluate import Evaluator
 from ..perturb import IMAGENET_STD, Baseline, blend, upsample, upsample_adjoint
 from .registry import Resolutions, register
-from .regulariser import lambdas_at, regulariser, regulariser_gradient
+from .regulariser import check_lambdas, lambdas_at, regulariser, regulariser_gradient
 
 TV_EXPONENT = 2
 NOISE_SIGMA = {  # in [0, 1] units, for red, green, blue
@@ -68,6 +68,7 @@ class Igos:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be run."""
+        check_lambdas(self.lambdas, self.name)
         if self.noise not in NOISE_SIGMA:
             raise UserError(f"method.noise={self.noise!r} is unknown; choices: {', '.join(NOISE_SIGMA)}")
         for key in ("iterations", "path_steps"):
@@ -156,6 +157,7 @@ class Igos:
             value = evaluate.probability(blend(images[searching], baselines[searching], trial), targets[searching])
             found_masks[searching], found_probability[searching] = trial, value
             if step < self.smallest_step:
+                evaluate.notes["steps without sufficient decrease"] += len(searching)
                 break
             bound = objective[searching] - self.sufficient_decrease * step * square[searching]
             searching = searching[value + regulariser(trial, l1[searching], l2[searching], TV_EXPONENT) > bound]

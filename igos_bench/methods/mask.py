@@ -26,7 +26,7 @@ from ..errors import UserError
 from ..evaluate import Evaluator
 from ..perturb import IMAGENET_STD, Baseline, blend, upsample_adjoint
 from .registry import Resolutions, register
-from .regulariser import lambdas_at, regulariser_gradient
+from .regulariser import check_lambdas, lambdas_at, regulariser_gradient
 
 TV_EXPONENT = 3
 NOISE_SIGMA = {  # in [0, 1] units, for red, green, blue
@@ -65,6 +65,7 @@ class Mask:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be run."""
+        check_lambdas(self.lambdas, self.name)
         if self.noise not in NOISE_SIGMA:
             raise UserError(f"method.noise={self.noise!r} is unknown; choices: {', '.join(NOISE_SIGMA)}")
         if self.iterations < 1:

@@ -111,7 +111,11 @@ def get_method(name: str, parameters: dict[str, Any]) -> Method:
     required = [f.name for f in fields(method) if f.default is MISSING and f.default_factory is MISSING]
     if lacking := [key for key in required if key not in parameters]:
         raise UserError(f"method {name} needs {', '.join(lacking)}: write it into its YAML, or as method.{lacking[0]}=")
-    if isinstance(parameters.get("baseline"), dict):
+    if "baseline" in parameters:
+        if not isinstance(parameters["baseline"], dict):
+            raise UserError(
+                f"method.baseline={parameters['baseline']}: write {{kind: blur, kernel_size: 51, sigma: 50.0}}"
+            )
         parameters = {**parameters, "baseline": Baseline(**parameters["baseline"])}
     built: Method = method(**parameters)
     return built

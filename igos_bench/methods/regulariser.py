@@ -41,7 +41,19 @@ def lambdas_at(
     if resolution not in lambdas:
         raise UserError(
             f"{method} has no (l1, l2) for resolution {resolution}, only for {sorted(lambdas)}: "
-            f"set method.lambdas.{resolution}=[l1,l2]"
+            f"say 'method.lambdas={{{resolution}:[l1,l2]}}'"
         )
     l1, l2 = lambdas[resolution]
     return images.new_full((len(images),), l1), images.new_full((len(images),), l2)
+
+
+def check_lambdas(lambdas: object, method: str) -> None:
+    """Raise UserError where `lambdas` is no mapping from resolutions to two numbers."""
+    pairs = list(lambdas.items()) if isinstance(lambdas, Mapping) else [(None, lambdas)]
+    for resolution, pair in pairs:
+        numbers = list(pair) if isinstance(pair, (list, tuple)) else []
+        if [type(resolution), len(numbers)] != [int, 2] or not all(isinstance(n, (int, float)) for n in numbers):
+            raise UserError(
+                f"method.lambdas={lambdas}: {method} needs (l1, l2) by resolution, such as "
+                f"'method.lambdas={{28:[1,20]}}'"
+            )
