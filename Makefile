@@ -13,7 +13,7 @@ demo: $(SAMPLE) ## I-GOS at 28 x 28 on the embedded sample
 	$(BIN)/igos-bench
 
 test: $(DEV) ## the tests, without the long ones
-	$(BIN)/python -m pytest -q tests -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests -m "not long"
 
 test-long: $(DEV) ## the tests that take minutes
 	$(BIN)/python -m pytest -q tests -m long

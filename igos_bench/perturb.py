@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from .errors import UserError
 
@@ -55,6 +54,8 @@ class Baseline:
             return mean.expand_as(images).contiguous()
         # One image at a time: a baseline must not depend on its neighbours in the batch, not even by rounding.
         if self.kind == "blur":
+            from torchvision.transforms.v2.functional import gaussian_blur  # a second to import, and `plan` needs none
+
             size, sigma = [self.kernel_size] * 2, [self.sigma] * 2
             return torch.cat([gaussian_blur(image, size, sigma) for image in images.split(1)])
         kernel = _point_filtered(self.kernel_size, self.sigma).to(images).expand(3, 1, -1, -1)

@@ -19,7 +19,10 @@ QUICK = ("method.iterations=2", "method.path_steps=4", "protocol.n_steps=4", "re
         (["methodd=igos"], "unknown key 'methodd' (did you mean 'method'?)"),
         (["model=vgg91"], "unknown model 'vgg91' (did you mean 'vgg19'?)"),
         (["method.iteration=3"], "did you mean 'method.iterations'?"),
-        (["resolution=27"], "igos has no resolution 27 on efficientnet_lite0; available: 224, 112, 28, 14"),
+        (
+            ["resolution=27"],
+            "igos has no resolution 27 on efficientnet_lite0 (did you mean 28?); available: 224, 112, 28, 14",
+        ),
         (["+foo=1"], "+foo=1: keys cannot be added or removed"),
         (["device=gpu"], "expected one of [auto, cpu, cuda, mps]"),
         (["scor"], "unknown command 'scor' (did you mean 'score'?)"),

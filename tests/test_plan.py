@@ -8,6 +8,8 @@ import pytest
 from conftest import Command
 from PIL import Image
 
+from igos_bench.config import DataConfig
+from igos_bench.data import read_manifest
 from igos_bench.errors import UnavailableError, UserError
 from igos_bench.overrides import compose_config
 from igos_bench.plan import plan, printed
@@ -57,10 +59,10 @@ def test_it_refuses_what_run_would_refuse(words: list[str]) -> None:
 def test_table1_on_a_full_size_tar(igos_bench: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Asked for are 5 s for a plan, on a machine with no other work."""
     imagenets.make_full_size(tmp_path)
-    for _ in range(2):  # the second time the tar's index is there
-        started = time.perf_counter()
-        ended = igos_bench("plan", "-m", "experiment=table1", f"data.root={tmp_path}")
-        seconds = time.perf_counter() - started
+    read_manifest(DataConfig(layout="imagenet", root=str(tmp_path)))  # makes the tar's index
+    started = time.perf_counter()
+    ended = igos_bench("plan", "-m", "experiment=table1", f"data.root={tmp_path}")
+    seconds = time.perf_counter() - started
     assert ended.returncode == 0, ended.stderr
     assert "15 cells, 0 of 75,000 images done" in ended.stdout
     assert "15 cells without a failure, 9 not available, 0 failed" in ended.stdout
