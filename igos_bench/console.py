@@ -49,7 +49,8 @@ class Progress:
         if not ok or not count:
             return
         means = f"deletion {mean(ok, 'deletion_auc'):.4f}, insertion {mean(ok, 'insertion_auc'):.4f}"
-        self.bar.set_postfix_str(means)
+        spent = [mean(ok, key) for key in ("explain_seconds", "score_seconds")]
+        self.bar.set_postfix_str(f"{means}, {sum(s for s in spent if not math.isnan(s)):.2f} s an image")
         if not self.terminal and not resumed:
             seconds = {
                 "explaining": mean(ok_rows(rows), "explain_seconds"),
@@ -69,7 +70,8 @@ def print_summary(rows: list[Row], directory: Path, records: Path) -> int:
     if ok:
         for key, better in (("deletion", "lower"), ("insertion", "higher")):
             centre, error = mean(ok, f"{key}_auc"), standard_error(ok, f"{key}_auc")
-            print(f"{key:10}{centre:.4f} ± {error:.4f} (standard error, {len(ok)} images; {better} is better)")
+            spread = f" ± {error:.4f} (standard error, {len(ok)} images" if len(ok) > 1 else " (1 image"
+            print(f"{key:10}{centre:.4f}{spread}; {better} is better)")
         explain, score = mean(ok, "explain_seconds"), mean(ok, "score_seconds")
         explained = not math.isnan(explain)  # else the maps were there already
         print(f"seconds   {f'{explain:.2f} explaining, ' if explained else ''}{score:.2f} scoring an image")
