@@ -21,7 +21,7 @@ test-long: $(DEV) ## the tests that take minutes
 check: $(DEV) ## format, lint and types
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy --strict igos_bench
+	$(BIN)/mypy --strict igos_bench scripts
 
 bench: $(DEV) ## seconds an image against the tests' literal implementations
 	$(BIN)/python scripts/bench.py

@@ -17,7 +17,7 @@ from .evaluate import Evaluator
 from .foreign import MapFolder
 from .metrics import deletion_insertion
 from .prepare import Run
-from .results import Row
+from .results import Row, by_id
 
 
 def explain_and_score(
@@ -83,9 +83,8 @@ def _batch(
             run_generator=generator(config.seed, method.name),
         )
     else:
-        place = {str(image_id): i for i, image_id in enumerate(stored["image_id"])}
-        maps = torch.from_numpy(np.stack([stored["saliency_map"][place[source.image_id]] for source, _ in good]))
-        maps = maps.to(run.device)
+        there = by_id(stored, "saliency_map")
+        maps = torch.from_numpy(np.stack([there[source.image_id] for source, _ in good])).to(run.device)
     expected = (len(good), 1, config.resolution, config.resolution)
     if tuple(maps.shape) != expected or maps.dtype != torch.float32 or not maps.isfinite().all():
         raise ImageError(f"{method.name} must return finite float32 maps {expected}, found {tuple(maps.shape)}")

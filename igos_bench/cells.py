@@ -17,6 +17,9 @@ import pandas as pd
 from .errors import UserError
 from .results import COLUMNS, csv_text, read_csv, read_json
 
+GROUP = ["model", "data", "protocol"]
+"""What a table is of: only its cells are compared."""
+
 # What may differ between runs of a method and yet is no setting of its own.
 _PLACES = ("method.name", "protocol.name", "protocol.version")
 
@@ -27,7 +30,6 @@ class Cell:
 
     Attributes:
         variant: What tells it from other runs of its method, `key=value`; empty where there are none.
-        folder: That of the protocol, inside the run's.
         requested: How many images were asked for.
         failed: How many of them could not be done.
         settings: What tells runs apart: hyper-parameters, protocol, seed, precision, preprocessing, hashes.
@@ -41,7 +43,6 @@ class Cell:
     resolution: int
     variant: str
     run_key: str
-    folder: Path
     settings: Mapping[str, str]
     requested: int
     failed: int
@@ -127,7 +128,6 @@ def _cells_of_run(path: Path) -> Iterator[Cell]:
             resolution=run["resolution"],
             variant="",
             run_key=run["map_key"],
-            folder=folder,
             settings={**settings_of(run["config"], protocol), **hashes},
             requested=run["requested"] if asked is None else len(asked),
             failed=len(rows) - len(ok),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from .cells import Cell
+from .cells import GROUP, Cell
 from .errors import UserError
 from .statistics import holm, interval, wilcoxon
 
@@ -87,7 +87,7 @@ def _difference(one: Cell, other: Cell, area: str) -> dict[str, Any]:
 def printed(comparison: pd.DataFrame) -> str:
     """The comparison for a terminal."""
     parts = []
-    for (model, data, protocol), group in comparison.groupby(["model", "data", "protocol"], sort=False):
+    for (model, data, protocol), group in comparison.groupby(GROUP, sort=False):
         shown = pd.DataFrame(
             {
                 "resolution": group["resolution"],

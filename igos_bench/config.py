@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+INPUT_SIZE = 224
+"""Pixels a side of what every network sees."""
+
 
 class Device(StrEnum):
     """Where the network runs; `auto` takes CUDA, then MPS, then the CPU."""

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from .config import INPUT_SIZE
 from .errors import ImageError, UserError, first_line
 from .methods import method_names
 from .source import existing, open_regular
 
-LARGEST = 224  # of the images: a finer element could be ranked but not shown
 SAVE = 'write it with numpy.save(FILE, saliency_map.astype("float32"))'
 
 
@@ -148,9 +148,9 @@ def read_map(path: Path) -> np.ndarray:
             f"{path} holds {bad:,} values of {found.size:,} that are NaN or infinite as float32: mend them, or leave "
             "the image out with data.list=FILE, a file with one image id a line"
         )
-    if side <= LARGEST:
+    if side <= INPUT_SIZE:
         return found
-    return np.asarray(F.interpolate(torch.from_numpy(found)[None], size=LARGEST, mode="area")[0].numpy())
+    return np.asarray(F.interpolate(torch.from_numpy(found)[None], size=INPUT_SIZE, mode="area")[0].numpy())
 
 
 def _digest(saliency_map: np.ndarray) -> bytes:

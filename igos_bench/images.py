@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
-from .config import Preprocessing
+from .config import INPUT_SIZE, Preprocessing
 from .errors import ImageError
 from .source import ImageSource, open_regular
 
@@ -63,7 +63,7 @@ def decode(source: Path | BinaryIO, *, max_pixels: int) -> NDArray[np.uint8]:
         raise ImageError(f"{'truncated' if cut else 'cannot be decoded'}: {reason}") from error
 
 
-def preprocess(pixels: NDArray[np.uint8], preprocessing: Preprocessing, size: int = 224) -> Tensor:
+def preprocess(pixels: NDArray[np.uint8], preprocessing: Preprocessing, size: int = INPUT_SIZE) -> Tensor:
     """Squash an image to a square, without a crop.
 
     Args:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 
+from .cells import GROUP
 from .table import number
 
 TITLES = {
@@ -19,7 +20,6 @@ TITLES = {
 """In the paper's order; other methods follow under their own names."""
 
 KINDS = ("deletion", "insertion")
-GROUP = ["model", "data", "protocol"]
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -11,11 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .config import ModelConfig
+from .config import INPUT_SIZE, ModelConfig
 from .errors import UserError, first_line
 from .fold import fold_batch_norms
 
-INPUT_SIZE = 224
 LOGIT_TOLERANCE = 1e-4  # of the fast network, times max(1, |logit|)
 
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .config import INPUT_SIZE
 from .errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-LARGEST_KERNEL = 2 * 223 + 1  # of 224 x 224 images
+LARGEST_KERNEL = 2 * INPUT_SIZE - 1  # half of it may be mirrored at a border
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ class RunDirectory:
 
     def write_maps(self, chunk: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Saliency maps of a chunk; rows, under any protocol, that rest on maps which change are withdrawn first."""
-        before, after = (_by_id(maps, "saliency_map") for maps in (self.read_maps(chunk) or {}, arrays))
+        before, after = (by_id(maps, "saliency_map") for maps in (self.read_maps(chunk), arrays))
         changed = {i for i, old in before.items() if i not in after or not np.array_equal(old, after[i])}
         for path in self.path.glob(f"*/records/{chunk:06d}.csv") if changed else ():
             if any(row["image_id"] in changed for row in ok_rows(read_csv(path) or [])):
@@ -147,19 +147,28 @@ class RunDirectory:
 
     def read_maps(self, chunk: int) -> dict[str, np.ndarray] | None:
         """Saliency maps of a chunk, or None where they are not there or damaged."""
-        return _read_npz(self.path / "maps" / f"{chunk:06d}.npz")
+        return _read_npz(self.path / "maps" / f"{chunk:06d}.npz", "image_id", "saliency_map")
 
     def read_results(self, chunk: int) -> dict[str, dict[str, Any]]:
         """What a chunk has under this protocol, by image id: `row`, `map`, `deletion`, `insertion`, `hits`."""
         rows = ok_rows(read_csv(self.protocol_path / "records" / f"{chunk:06d}.csv") or [])
-        maps = _by_id(self.read_maps(chunk) or {}, "saliency_map")
-        curves = _read_npz(self.protocol_path / "curves" / f"{chunk:06d}.npz") or {}
-        both = [_by_id(curves, kind) for kind in ("deletion", "insertion")]
+        maps = by_id(self.read_maps(chunk), "saliency_map")
+        path = self.protocol_path / "curves" / f"{chunk:06d}.npz"
+        curves = _read_npz(path, "image_id", "hits", "deletion", "insertion")
+        deletion, insertion = (by_id(curves, kind) for kind in ("deletion", "insertion"))
+        hits = curves["hits"] if curves else None
         return {
-            i: {"image_id": i, "row": row, "map": maps[i], "deletion": both[0][i], "insertion": both[1][i],
-                "hits": curves["hits"]}
-            for row in rows if (i := row["image_id"]) in maps and i in both[0] and i in both[1]
-        }  # fmt: skip
+            i: {
+                "image_id": i,
+                "row": row,
+                "map": maps[i],
+                "deletion": deletion[i],
+                "insertion": insertion[i],
+                "hits": hits,
+            }
+            for row in rows
+            if (i := row["image_id"]) in maps and i in deletion
+        }
 
     def is_scored_elsewhere(self, chunk: int) -> bool:
         """Whether a chunk has rows under another protocol."""
@@ -178,8 +187,10 @@ class RunDirectory:
         rows = read_csv(path)
         arrays = [folder / f"{chunk:06d}.npz" for folder in (self.path / "maps", self.protocol_path / "curves")]
         # A torn archive has lost its directory, which stands at its end; an empty one lacks what the rows speak of.
-        wanted = {None, *(row["image_id"] for row in ok_rows(rows or []))}
-        damaged = [path] * (rows is None) + [file for file in arrays if not wanted <= _ids(file)]
+        wanted = {row["image_id"] for row in ok_rows(rows or [])}
+        there = {file: _read_npz(file, "image_id") for file in arrays}
+        damaged = [path] * (rows is None)
+        damaged += [file for file, found in there.items() if found is None or not wanted <= set(found["image_id"])]
         if damaged:
             warnings.warn(f"{damaged[0]} is missing or damaged: chunk {chunk} is computed again", stacklevel=2)
         return [] if damaged else rows or []
@@ -214,25 +225,17 @@ class RunDirectory:
             raise _cannot_write(path, error) from error
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a file, or None where it is not there or damaged."""
+def _read_npz(path: Path, *keys: str) -> dict[str, np.ndarray] | None:
+    """These arrays of a file, or None where it is not there, damaged, or lacks one."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, BadZipFile, zlib.error, ValueError, EOFError, RuntimeError):  # RuntimeError: zipfile's others
+            return {key: arrays[key] for key in keys}
+    except (OSError, BadZipFile, zlib.error, ValueError, EOFError, KeyError, RuntimeError):  # zipfile's others
         return None
 
 
-def _ids(path: Path) -> set[str | None]:
-    """The images in a file of maps or curves; a damaged one does not even have None, which is in every other."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {None, *map(str, arrays["image_id"])}
-    except (OSError, BadZipFile, zlib.error, ValueError, EOFError, RuntimeError, KeyError):
-        return set()
-
-
-def _by_id(arrays: Mapping[str, np.ndarray], key: str) -> dict[str, np.ndarray]:
+def by_id(arrays: Mapping[str, np.ndarray] | None, key: str) -> dict[str, np.ndarray]:
+    """One of a chunk's arrays, image id -> what it has of that image; empty where there are none."""
     return dict(zip(map(str, arrays["image_id"]), arrays[key], strict=True)) if arrays else {}
 
 

@@ -22,7 +22,7 @@ from .evaluate import Evaluator
 from .images import stream
 from .prepare import Run
 from .provenance import describe, now
-from .results import Row, RunDirectory
+from .results import Row, RunDirectory, by_id
 
 Report = Callable[[int, list[Row]], None]
 
@@ -116,12 +116,13 @@ def _chunk(
     decode_seconds = time.perf_counter() - started
     evaluate.notes.clear()
     ids = [source.image_id for source, _ in good]
-    stored = run.maps.read(ids) if run.maps else run.directory.read_maps(index)
+    before = run.directory.read_maps(index)
+    stored = run.maps.read(ids) if run.maps else before
     # Maps that rows of another protocol rest on are scored, not made again.
     if explain and not (stored and set(ids) <= set(stored["image_id"]) and run.directory.is_scored_elsewhere(index)):
         stored = None
     if stored is not None:
-        there = set(map(str, stored["image_id"]))
+        there = by_id(stored, "saliency_map")
         for source, _ in good:
             if source.image_id not in there:
                 rows[source.image_id]["error"] = "has no stored map: explaining it failed"
@@ -130,12 +131,16 @@ def _chunk(
     done = [row for row in rows.values() if row["status"] == "ok"]
     count = max(1, len(done))
     # What was done once is kept where it cannot be done again.
-    for image_id, before in run.directory.read_results(index).items():
+    for image_id, once in run.directory.read_results(index).items():
         if image_id in rows and image_id not in results:
-            results[image_id], rows[image_id] = before, before["row"]
+            results[image_id], rows[image_id] = once, once["row"]
     if stored is None or run.maps:
         maps = {image_id: results[image_id]["map"] for image_id in rows if image_id in results}
-        run.directory.write_maps(index, _table(maps, run.directory.read_maps(index)))
+        # A map whose image failed this time stays, behind the others.
+        maps |= {image_id: one for image_id, one in by_id(before, "saliency_map").items() if image_id not in maps}
+        names = np.array(list(maps), dtype=np.str_)
+        saliency_maps = np.array(list(maps.values()), dtype=np.float32)
+        run.directory.write_maps(index, {"image_id": names, "saliency_map": saliency_maps})
     ordered = [results[image_id] for image_id in rows if image_id in results]
     curves = {key: np.array([one[key] for one in ordered], dtype=np.float32) for key in ("deletion", "insertion")}
     names = np.array([one["image_id"] for one in ordered], dtype=np.str_)
@@ -157,15 +162,6 @@ def _chunk(
     return list(rows.values())
 
 
-def _table(maps: dict[str, np.ndarray], before: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
-    """The maps of a chunk, and those from before of images that have none now."""
-    if before is not None:
-        old = dict(zip(map(str, before["image_id"]), before["saliency_map"], strict=True))
-        maps = maps | {image_id: one for image_id, one in old.items() if image_id not in maps}
-    ids = np.array(list(maps), dtype=np.str_)
-    return {"image_id": ids, "saliency_map": np.array(list(maps.values()), dtype=np.float32)}
-
-
 def _is_done(chunk: Sequence[ImageSource], rows: list[Row]) -> bool:
     ok = {row["image_id"] for row in rows if row["status"] == "ok"}
     return all(image.image_id in ok for image in chunk)
@@ -176,7 +172,7 @@ def _has_maps(directory: RunDirectory, index: int, chunk: Sequence[ImageSource])
     stored = directory.read_maps(index)
     if stored is None:
         return False
-    return {image.image_id for image in chunk} <= set(map(str, stored["image_id"])) | directory.failed_ids(index)
+    return {image.image_id for image in chunk} <= set(by_id(stored, "saliency_map")) | directory.failed_ids(index)
 
 
 def _start(run: Run) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .cells import Cell
+from .cells import GROUP, Cell
 from .results import csv_text, write_atomically
 from .statistics import interval
 
@@ -75,7 +75,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 def printed(table: pd.DataFrame) -> str:
     """The table for a terminal; a cell whose n is not what was requested is marked with `!`."""
     parts = []
-    for (model, data, protocol), group in table.groupby(["model", "data", "protocol"], sort=False):
+    for (model, data, protocol), group in table.groupby(GROUP, sort=False):
         columns = {
             "method": (group["method"] + " " + group["variant"]).str.strip(),
             "resolution": group["resolution"],

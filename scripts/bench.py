@@ -87,6 +87,7 @@ def cases(run: Run) -> list[Case]:
     # The fast network shares nothing with this one: its memory format is the library's.
     network = run.classifier.network.to(memory_format=torch.contiguous_format)
     targets = evaluate.logits(images).argmax(1)
+    assert isinstance(run.method, Igos)
     baselines = run.method.baseline(images)
     resolution = run.config.resolution
 

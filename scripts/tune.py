@@ -80,12 +80,13 @@ def score_grid(run: Run, factors: list[float]) -> pd.DataFrame:
     images = torch.stack([image for _, image in good]).to(run.device)
     evaluate = Evaluator(run.classifier.network, run.classifier.fast_network)
     targets = evaluate.logits(images).argmax(1)
-    baselines = run.method.baseline(images)
-    l1, l2 = run.method.lambdas[config.resolution]  # type: ignore[attr-defined]
+    tuned: Any = run.method  # Igos or Mask: main looked for its lambdas
+    baselines = tuned.baseline(images)
+    l1, l2 = tuned.lambdas[config.resolution]
     rows: list[dict[str, Any]] = []
     for first, second in product(factors, factors):
         pair = (l1 * first, l2 * second)
-        method: Any = replace(run.method, lambdas={config.resolution: pair})  # type: ignore[type-var]
+        method = replace(tuned, lambdas={config.resolution: pair})
         maps = method(
             evaluate, images, targets, baselines=baselines, resolution=config.resolution,
             generators=[generator(config.seed, method.name, source.image_id) for source, _ in good],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -84,6 +85,15 @@ def test_random_weights_follow_the_seed_alone() -> None:
 # The fast network.
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 def test_fast_network_has_equal_logits_and_gradients(lite0: Classifier) -> None:
     images = random_images()
     assert lite0.folded
@@ -91,11 +101,11 @@ def test_fast_network_has_equal_logits_and_gradients(lite0: Classifier) -> None:
     assert any(isinstance(module, nn.BatchNorm2d) for module in lite0.network.modules())
     torch.testing.assert_close(lite0.fast_network(images), lite0.network(images), rtol=1e-4, atol=1e-4)
     # Float32 alone moves activations over the kinks of ReLU6: the unfolded network is as far from the float64
-    # gradient, and both by up to 0.6 %, which varies with the number of threads. That folding keeps it to 1e-9 in
-    # float64 is tested in test_fold.
+    # gradient, and by how much varies with the order of sums: with one thread it is 0.6 %. That folding keeps it to
+    # 1e-9 in float64 is tested in test_fold.
     truth = input_gradient(copy.deepcopy(lite0.network).double(), images.double())
     for network in (lite0.network, lite0.fast_network):
-        assert (input_gradient(network, images) - truth).norm() < 2e-2 * truth.norm()
+        assert (input_gradient(network, images) - truth).norm() < 5e-3 * truth.norm()
 
 
 def test_fast_network_is_in_channels_last(lite0: Classifier) -> None:
