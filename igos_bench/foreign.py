@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 from .config import INPUT_SIZE
 from .errors import ImageError, UserError, first_line
 from .methods import method_names
+from .results import check_folder_name
 from .source import existing, open_regular
 
 SAVE = 'write it with numpy.save(FILE, saliency_map.astype("float32"))'
@@ -85,11 +85,7 @@ def check_maps(maps: str | None, name: str | None, image_ids: Sequence[str]) -> 
         raise UserError(f"maps={maps} needs name=NAME, what the table shall call the method that made them")
     if name in (taken := method_names()):
         raise UserError(f"name={name} is a method of igos-bench: choose another than {', '.join(taken)}")
-    if not re.fullmatch(r"(?!\.)[A-Za-z0-9_.-]+", name):
-        raise UserError(
-            f"name={name!r} becomes the name of a folder: write it in letters, digits, `_`, `-` and `.`, "
-            "without a `.` in front"
-        )
+    check_folder_name("name", name)
     folder = existing("maps", maps, "the folder that holds a .npy an image")
     if not os.path.isdir(folder):  # noqa: PTH112 - pathlib's raises where a parent may not be entered
         raise UserError(f"maps={maps} is a file, not a folder: give the folder that holds a .npy an image")

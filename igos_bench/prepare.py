@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from .foreign import MapFolder, check_maps
 from .methods import Method
 from .metrics import Protocol
 from .models import Classifier, load_classifier
-from .results import RunDirectory, short_key
+from .results import RunDirectory, check_folder_name, short_key
 
 TARGET_RULE = "predicted"
 
@@ -86,10 +85,7 @@ def prepare(config: RunConfig) -> Run:
         if size is not None and size < 1:
             raise UserError(f"{key} must be at least 1, found {size}")
     for key, name in (("model", config.model.name), ("data", config.data.name), ("protocol", config.protocol.name)):
-        if not re.fullmatch(r"(?!\.)[\w.-]+", name):
-            raise UserError(
-                f"{key}.name={name!r} becomes the name of a folder: write letters, digits, `_`, `-` and `.`"
-            )
+        check_folder_name(f"{key}.name", name)
     if not config.results_dir:
         raise UserError("results_dir is empty: name a folder, such as results_dir=results")
     protocol = Protocol.from_config(config.protocol)

@@ -23,6 +23,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Iterable, Mapping
@@ -69,6 +70,15 @@ Row = dict[str, Any]
 def short_key(content: Mapping[str, Any]) -> str:
     """The first 12 hex digits of the sha256 of `content` as canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+
+
+def check_folder_name(key: str, name: str) -> None:
+    """Raise UserError where a name could not be, or would escape, its folder among the results."""
+    if not re.fullmatch(r"(?!\.)[A-Za-z0-9_.-]+", name):
+        raise UserError(
+            f"{key}={name!r} becomes the name of a folder: write it in letters, digits, `_`, `-` and `.`, "
+            "without a `.` in front"
+        )
 
 
 def write_atomically(path: Path, content: bytes) -> None:
