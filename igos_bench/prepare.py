@@ -14,6 +14,7 @@ from .configured import check_resolution, configured_method
 from .data import ImageSource, Manifest, read_manifest
 from .errors import UserError
 from .foreign import MapFolder, check_maps
+from .memory import keep_freed_memory
 from .methods import Method
 from .metrics import Protocol
 from .models import Classifier, load_classifier
@@ -100,6 +101,8 @@ def prepare(config: RunConfig) -> Run:
         config = replace(config, method={"name": method.name}, resolution=method.resolution)
     device = choose_device(config.device)
     forbid_shortcuts()
+    if device.type == "cpu":
+        keep_freed_memory()
     classifier = _classifier(config, device)
     if method.resolutions == "from the model":
         check_resolution(method.name, classifier.name, config.resolution, tuple(classifier.layers_for(method.name)))
@@ -111,10 +114,10 @@ _last_classifier: dict[str, Classifier] = {}
 
 def _classifier(config: RunConfig, device: torch.device) -> Classifier:
     """The last one is kept: the cells of a sweep mostly share it."""
-    asked = repr((config.model, device, config.seed if config.model.weights is None else None))
+    asked = repr((config.model, device, config.precision, config.seed if config.model.weights is None else None))
     if asked not in _last_classifier:
         _last_classifier.clear()
-        _last_classifier[asked] = load_classifier(config.model, device, seed=config.seed)
+        _last_classifier[asked] = load_classifier(config.model, device, precision=config.precision, seed=config.seed)
     return _last_classifier[asked]
 
 

@@ -45,7 +45,7 @@ def describe(run: Run) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": config.precision.value,
         "chunk_size": config.chunk_size,
-        "batch_size": config.evaluate.batch_size or (4 if run.device.type == "cpu" else 64),
+        "batch_size": config.evaluate.batch_size or (16 if run.device.type == "cpu" else 64),
         "started": now(),
         "finished": None,
         "requested": len(run.images),
