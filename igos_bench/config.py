@@ -135,7 +135,7 @@ class RunConfig:
     device: Device = Device.auto
     precision: Precision = Precision.fp32
     seed: int = 0
-    chunk_size: int = 5
+    chunk_size: int | None = None
     timing: Timing = Timing.chunk
     results_dir: str = "results"
 

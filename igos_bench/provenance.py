@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def describe(run: Run) -> dict[str, Any]:
     """The first run.json of a run: configuration, keys, versions, hashes, machine; nothing is done yet."""
     config = run.config
+    on_cpu = run.device.type == "cpu"
     return {
         "map_key": run.map_key,
         "config": plain(asdict(config)),
@@ -44,8 +45,8 @@ def describe(run: Run) -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "precision": config.precision.value,
-        "chunk_size": config.chunk_size,
-        "batch_size": config.evaluate.batch_size or (16 if run.device.type == "cpu" else 64),
+        "chunk_size": config.chunk_size or (10 if on_cpu else 50),
+        "batch_size": config.evaluate.batch_size or (16 if on_cpu else 64),
         "started": now(),
         "finished": None,
         "requested": len(run.images),
