@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from .config import INPUT_SIZE
 from .errors import UserError
+from .lazy import F, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -55,7 +57,7 @@ class Baseline:
             return mean.expand_as(images).contiguous()
         # One image at a time: a baseline must not depend on its neighbours in the batch, not even by rounding.
         if self.kind == "blur":
-            from torchvision.transforms.v2.functional import gaussian_blur  # a second to import, and `plan` needs none
+            from torchvision.transforms.v2.functional import gaussian_blur  # a second to import, for this alone
 
             size, sigma = [self.kernel_size] * 2, [self.sigma] * 2
             return torch.cat([gaussian_blur(image, size, sigma) for image in images.split(1)])
