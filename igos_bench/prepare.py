@@ -11,7 +11,7 @@ import torch
 
 from .config import Device, RunConfig, plain
 from .configured import check_resolution, configured_method
-from .data import ImageSource, Manifest, read_manifest
+from .data import ImageSource, Manifest, Read, read_manifest
 from .errors import UserError
 from .foreign import MapFolder, check_maps
 from .memory import keep_freed_memory
@@ -80,8 +80,13 @@ class Run:
         return self.manifest.take(self.config.data.limit)
 
 
-def prepare(config: RunConfig) -> Run:
-    """Load and check everything that a run needs; raises UserError before anything is computed."""
+def prepare(config: RunConfig, read: Read = read_manifest) -> Run:
+    """Load and check everything that a run needs; raises UserError before anything is computed.
+
+    Args:
+        config: What is asked for.
+        read: Reads the manifest; the cells of a sweep share one from `read_once`.
+    """
     for key, size in (("chunk_size", config.chunk_size), ("evaluate.batch_size", config.evaluate.batch_size)):
         if size is not None and size < 1:
             raise UserError(f"{key} must be at least 1, found {size}")
@@ -93,9 +98,9 @@ def prepare(config: RunConfig) -> Run:
     method: Method | MapFolder
     if config.maps is None and config.name is None:
         method = configured_method(config)
-        manifest = read_manifest(config.data)
+        manifest = read(config.data)
     else:
-        manifest = read_manifest(config.data)
+        manifest = read(config.data)
         requested = [image.image_id for image in manifest.take(config.data.limit)]
         method = check_maps(config.maps, config.name, requested)
         config = replace(config, method={"name": method.name}, resolution=method.resolution)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from ..lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def drawn_ahead(generators: Sequence[torch.Generator], shape: tuple[int, ...], *, rounds: int) -> Iterator[Tensor]:

@@ -15,17 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UserError
-from ..evaluate import Evaluator
+from ..lazy import torch
 from ..perturb import IMAGENET_STD, Baseline, blend, upsample, upsample_adjoint
 from .draws import drawn_ahead
 from .registry import Resolutions, register
 from .regulariser import check_lambdas, lambdas_at, regulariser, regulariser_gradient
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evaluate import Evaluator
 
 TV_EXPONENT = 2
 NOISE_SIGMA = {  # in [0, 1] units, for red, green, blue
