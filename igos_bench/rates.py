@@ -1,0 +1,130 @@
+"""The best raw rates of a network on this machine: seconds an input, over ways to run it and sizes of the micro-batch.
+
+They are the ceiling that `make bench` holds methods against, and what a micro-batch size is chosen by. Caches decide
+which size is best, so that it is measured and not worked out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .clock import Clock
+from .config import INPUT_SIZE, Precision
+
+CONTENDER = 1.25  # times the best so far: a slower one is not measured again
+SHORTEST = 0.2  # seconds of one measurement: shorter ones are repeated
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a network.
+
+    Attributes:
+        network: Inputs (N,3,H,W) -> logits (N,K), in eval mode, parameters frozen.
+        memory_format: Of the inputs that it is given.
+    """
+
+    network: Callable[[Tensor], Tensor]
+    memory_format: torch.memory_format = torch.contiguous_format
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Seconds an input, by the name of the way and the inputs in one micro-batch."""
+
+    way: str
+    size: int
+    seconds: float
+
+
+def measure_rates(
+    ways: Mapping[str, Way],
+    sizes: Sequence[int],
+    *,
+    backward: bool,
+    precision: Precision,
+    device: torch.device,
+    rounds: int = 3,
+    longest: float = math.inf,
+    input_size: int = INPUT_SIZE,
+) -> list[Rate]:
+    """Measure every way at every size, and again those that could be the best one.
+
+    All are measured in turn, round after round, so that other work on the machine hits all of them.
+
+    Args:
+        ways: By name.
+        sizes: Of the micro-batch. Where memory runs out, or a micro-batch would take more than `longest` seconds, the
+            larger ones are left out; the smallest is always measured.
+        backward: A forward pass and the gradient of a logit to the inputs; else the forward pass alone.
+        precision: `bf16` runs under autocast.
+        device: Where the networks are.
+        rounds: How often; the fastest counts.
+        longest: Seconds.
+        input_size: H and W.
+
+    Returns:
+        What was measured, fastest first; empty where there is memory for none.
+    """
+    best: dict[tuple[str, int], float] = {}
+    for turn in range(rounds):
+        bound = CONTENDER * min(best.values(), default=math.inf)
+        for name, way in ways.items():
+            seconds = 0.0
+            for size in sorted(sizes):
+                if turn and best.get((name, size), math.inf) > bound:
+                    continue
+                if seconds * size > longest:  # going by the size before
+                    break
+                run = _run(way, size, input_size, backward, precision, device)
+                try:
+                    if not turn:
+                        run()  # the first one allocates memory and chooses kernels
+                    seconds = _seconds(run, device) / size
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    break
+                best[name, size] = min(seconds, best.get((name, size), math.inf))
+    return sorted((Rate(*key, seconds) for key, seconds in best.items()), key=lambda rate: rate.seconds)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out, on any device: the CPU's allocator raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        text in str(error) for text in ("allocate memory", "out of memory")
+    )
+
+
+def _run(
+    way: Way, size: int, input_size: int, backward: bool, precision: Precision, device: torch.device
+) -> Callable[[], None]:
+    """One micro-batch."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(size, 3, input_size, input_size, generator=generator).to(device)
+    inputs = inputs.contiguous(memory_format=way.memory_format).requires_grad_(backward)
+
+    def run() -> None:
+        autocast = torch.autocast(device.type, torch.bfloat16) if precision is Precision.bf16 else nullcontext()
+        with torch.enable_grad() if backward else torch.inference_mode(), autocast:
+            logits = way.network(inputs)
+        if backward:
+            torch.autograd.grad(logits[:, 0].float().sum(), inputs)
+
+    return run
+
+
+def _seconds(run: Callable[[], None], device: torch.device) -> float:
+    """Mean wall time of a run, repeated for `SHORTEST` seconds."""
+    clock = Clock(device)
+    total, count = 0.0, 0
+    while total < SHORTEST:
+        run()
+        total, count = total + clock.lap(), count + 1
+    return total / count

@@ -1,0 +1,103 @@
+"""Raw rates: networks that sleep, so that which way and which size are fastest is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from toys import SmallConv
+
+from igos_bench.config import Precision
+from igos_bench.rates import Way, measure_rates
+
+CPU = torch.device("cpu")
+SIZE = 8
+
+
+def sleeper(seconds: Callable[[int], float], calls: list[int] | None = None) -> Way:
+    """A network that takes so long for a micro-batch of a size."""
+
+    def network(inputs: Tensor) -> Tensor:
+        if calls is not None:
+            calls.append(len(inputs))
+        time.sleep(seconds(len(inputs)))
+        return inputs.mean((2, 3))
+
+    return Way(network)
+
+
+def fixed_cost(size: int) -> float:
+    return 0.02 + 0.01 * size
+
+
+def crowded_cache(size: int) -> float:
+    return 0.01 * size if size <= 2 else 0.03 * size
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_fastest_way_and_size_come_first(backward: bool) -> None:
+    ways = {"fixed cost": sleeper(fixed_cost), "crowded cache": sleeper(crowded_cache)}
+    rates = measure_rates(
+        ways, (1, 2, 4), backward=backward, precision=Precision.fp32, device=CPU, rounds=1, input_size=SIZE
+    )
+    assert len(rates) == 6 and rates[0].way == "crowded cache" and rates[0].size in (1, 2)
+    assert [rate.seconds for rate in rates] == sorted(rate.seconds for rate in rates)
+    found = {(rate.way, rate.size): rate.seconds for rate in rates}
+    assert found["fixed cost", 4] == pytest.approx(0.015, rel=0.3), "an input, not a micro-batch"
+    assert found["crowded cache", 4] == pytest.approx(0.03, rel=0.3)
+
+
+def test_only_those_that_could_be_the_best_are_measured_again() -> None:
+    slow: list[int] = []
+    ways = {"fast": sleeper(lambda size: 0.01 * size), "slow": sleeper(lambda size: 0.25 * size, slow)}
+    measure_rates(ways, (1,), backward=False, precision=Precision.fp32, device=CPU, rounds=3, input_size=SIZE)
+    assert slow == [1, 1], "once to warm up, once measured"
+
+
+def test_sizes_that_would_take_too_long_are_left_out() -> None:
+    ways = {"slow": sleeper(lambda size: 0.1 * size)}
+    rates = measure_rates(
+        ways, (4, 1, 2), backward=False, precision=Precision.fp32, device=CPU, rounds=1, longest=0.25, input_size=SIZE
+    )
+    assert sorted(rate.size for rate in rates) == [1, 2]
+    rates = measure_rates(
+        ways, (2, 4), backward=False, precision=Precision.fp32, device=CPU, rounds=1, longest=0.01, input_size=SIZE
+    )
+    assert [rate.size for rate in rates] == [2], "the smallest is always measured"
+
+
+def test_where_memory_runs_out_larger_sizes_are_left_out() -> None:
+    def network(inputs: Tensor) -> Tensor:
+        if len(inputs) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return inputs.mean((2, 3))
+
+    options = {"backward": False, "precision": Precision.fp32, "device": CPU, "rounds": 2, "input_size": SIZE}
+    rates = measure_rates({"hungry": Way(network)}, (1, 2, 4, 8), **options)
+    assert sorted(rate.size for rate in rates) == [1, 2]
+
+    def broken(inputs: Tensor) -> Tensor:
+        raise RuntimeError("another mistake")
+
+    with pytest.raises(RuntimeError, match="another mistake"):
+        measure_rates({"broken": Way(broken)}, (1,), **options)
+
+
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("backward", [False, True])
+def test_how_a_network_is_run(backward: bool, precision: Precision) -> None:
+    network = SmallConv(0)
+    seen: list[tuple[bool, bool, bool]] = []
+
+    def watched(inputs: Tensor) -> Tensor:
+        is_nhwc = inputs.is_contiguous(memory_format=torch.channels_last)
+        logits: Tensor = network(inputs)
+        seen.append((is_nhwc, torch.is_autocast_enabled("cpu"), logits.requires_grad))
+        return logits
+
+    way = Way(watched, torch.channels_last)
+    measure_rates({"": way}, (2,), backward=backward, precision=precision, device=CPU, rounds=1, input_size=SIZE)
+    assert set(seen) == {(True, precision is Precision.bf16, backward)}
