@@ -112,7 +112,7 @@ class ProtocolConfig:
 class EvaluateConfig:
     """How the network is run; none of it is part of a run's key."""
 
-    batch_size: int | None = None
+    batch_size: int | str | None = None
 
 
 @dataclass

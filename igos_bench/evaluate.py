@@ -190,7 +190,7 @@ class Evaluator:
             return call(*inputs)
         except RuntimeError as error:  # the CPU's allocator raises a plain RuntimeError
             count = len(inputs[0])
-            if not _is_out_of_memory(error) or count == 1:
+            if not is_out_of_memory(error) or count == 1:
                 raise
         half = (count + 1) // 2
         self.batch_size = min(self.batch_size, half)
@@ -206,7 +206,8 @@ class Evaluator:
         self.backwards += inputs if backward else 0
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out, on any device: the CPU's allocator raises a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError) or any(
         text in str(error) for text in ("allocate memory", "out of memory")
-    )  # the CPU, MPS
+    )

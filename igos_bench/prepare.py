@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from .batch_size import check_batch_size
 from .config import Device, RunConfig, plain
 from .configured import check_resolution, configured_method
 from .data import ImageSource, Manifest, Read, read_manifest
@@ -87,9 +88,9 @@ def prepare(config: RunConfig, read: Read = read_manifest) -> Run:
         config: What is asked for.
         read: Reads the manifest; the cells of a sweep share one from `read_once`.
     """
-    for key, size in (("chunk_size", config.chunk_size), ("evaluate.batch_size", config.evaluate.batch_size)):
-        if size is not None and size < 1:
-            raise UserError(f"{key} must be at least 1, found {size}")
+    if config.chunk_size is not None and config.chunk_size < 1:
+        raise UserError(f"chunk_size must be at least 1, found {config.chunk_size}")
+    check_batch_size(config.evaluate.batch_size)
     for key, name in (("model", config.model.name), ("data", config.data.name), ("protocol", config.protocol.name)):
         check_folder_name(f"{key}.name", name)
     if not config.results_dir:
