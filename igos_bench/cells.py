@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from .errors import UserError
-from .results import COLUMNS, csv_text, read_csv, read_json
+from .results import COLUMNS, RunDirectory, csv_text, read_csv, read_json
 
 GROUP = ["model", "data", "protocol"]
 """What a table is of: only its cells are compared."""
@@ -34,6 +34,7 @@ class Cell:
         failed: How many of them could not be done.
         settings: What tells runs apart: hyper-parameters, protocol, seed, precision, preprocessing, hashes.
         rows: Of the images that are done, by `image_id`, with the columns of records.csv.
+        directory: Where its maps and curves are.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Cell:
     requested: int
     failed: int
     rows: pd.DataFrame
+    directory: RunDirectory
 
     @property
     def n(self) -> int:
@@ -132,6 +134,7 @@ def _cells_of_run(path: Path) -> Iterator[Cell]:
             requested=run["requested"] if asked is None else len(asked),
             failed=len(rows) - len(ok),
             rows=ok,
+            directory=RunDirectory(path.parent, folder.name),
         )
 
 

@@ -57,7 +57,7 @@ def _decode_and_recognise(config: RunConfig, manifest: Manifest) -> list[str]:
     if not good or None in labels:
         print("accuracy  not checked: there are no labels" if good else "accuracy  not checked: no image decodes")
         return failed
-    classifier = load_classifier(config.model, device, seed=config.seed)
+    classifier = load_classifier(config.model, device, precision=config.precision, seed=config.seed)
     evaluate = Evaluator(classifier.network, classifier.fast_network, precision=config.precision)
     predicted = torch.cat([evaluate.logits(part.to(device)) for part in torch.stack(good).split(20)]).argmax(1).cpu()
     share = float((predicted == torch.tensor(labels)).double().mean())

@@ -31,7 +31,8 @@ from .errors import UserError, unknown
 
 if TYPE_CHECKING:
     from .cells import Cell
-    from .plan import Planned
+    from .data import Read
+    from .jobs import Jobs
 
 COMMANDS = ("run", "score", "table", "compare", "plan", "check-data")
 
@@ -69,6 +70,7 @@ class _Parser(argparse.ArgumentParser):
 def _run(command: str, words: list[str]) -> int:
     import hydra
 
+    from .data import read_once
     from .jobs import Jobs
     from .overrides import CONF, check_overrides
 
@@ -80,15 +82,12 @@ def _run(command: str, words: list[str]) -> int:
     check_overrides(asked.overrides, asked.config_dir, sweep=asked.multirun)
     _check_maps(command, asked.overrides)
     jobs = Jobs(sweep=asked.multirun)
-    planned: list[Planned] = []
+    if command == "plan":
+        return _plan(asked, jobs)
+    read = read_once()
 
     def work(config: RunConfig) -> int:
-        if command == "plan":
-            from .plan import plan
-
-            planned.append(plan(config))
-            return 0
-        return _check_data(config) if command == "check-data" else _explain_and_score(command, config)
+        return _check_data(config) if command == "check-data" else _explain_and_score(command, config, read)
 
     def job(config: Any) -> None:
         jobs.attempt(config, work)
@@ -101,9 +100,25 @@ def _run(command: str, words: list[str]) -> int:
         nowhere = [f"hydra.sweep.dir={folder}"] * (not any(word.startswith("hydra") for word in asked.overrides))
         sys.argv = [sys.argv[0], *flags, *asked.overrides, *nowhere]
         hydra.main(config_path=CONF, config_name="config", version_base="1.3")(job)()
-    if planned:
-        from .plan import printed
+    return jobs.end()
 
+
+def _plan(asked: argparse.Namespace, jobs: Jobs) -> int:
+    """Not by way of Hydra's sweeper, which composes every cell twice, nor of a launcher: it may be a cluster's."""
+    from .data import read_once
+    from .overrides import compose_jobs
+    from .plan import Planned, plan, printed
+
+    read = read_once()
+    planned: list[Planned] = []
+
+    def work(config: RunConfig) -> int:
+        planned.append(plan(config, read))
+        return 0
+
+    for config in compose_jobs(asked.overrides, asked.config_dir, sweep=asked.multirun):
+        jobs.attempt(config, work)
+    if planned:
         print(printed(planned))
     return jobs.end()
 
@@ -133,13 +148,13 @@ def _check_data(config: RunConfig) -> int:
     return check_data(config)
 
 
-def _explain_and_score(command: str, config: RunConfig) -> int:
+def _explain_and_score(command: str, config: RunConfig, read: Read) -> int:
     from .console import Progress, print_header, print_summary
     from .prepare import prepare
     from .runner import execute
 
     warnings.showwarning = lambda message, *_args, **_kwargs: print(f"igos-bench: {message}", file=sys.stderr)
-    run = prepare(config)
+    run = prepare(config, read)
     print_header(command, run)
     progress = Progress(len(run.images))
     try:

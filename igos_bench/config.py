@@ -112,7 +112,7 @@ class ProtocolConfig:
 class EvaluateConfig:
     """How the network is run; none of it is part of a run's key."""
 
-    batch_size: int | None = None
+    batch_size: int | str | None = None
 
 
 @dataclass
@@ -135,7 +135,7 @@ class RunConfig:
     device: Device = Device.auto
     precision: Precision = Precision.fp32
     seed: int = 0
-    chunk_size: int = 5
+    chunk_size: int | None = None
     timing: Timing = Timing.chunk
     results_dir: str = "results"
 

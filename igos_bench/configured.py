@@ -20,8 +20,9 @@ def configured_method(config: RunConfig) -> Method:
         UserError: No such method or hyper-parameter, layers for a method that does not exist, or nothing was tuned.
         UnavailableError: It has no such resolution.
     """
+    names = method_names() if config.model.layers else []
     for key in config.model.layers:
-        if key not in (names := method_names()):
+        if key not in names:
             raise UserError(unknown("method in model.layers", key, names))
     parameters = dict(config.method)
     name = parameters.pop("name")

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from .imagenet import find_imagenet
 from .labels import imagenet_wnids, package_folder
 from .source import Found, ImageSource, existing
 
-__all__ = ["EXTENSIONS", "ImageSource", "Manifest", "read_manifest"]
+__all__ = ["EXTENSIONS", "ImageSource", "Manifest", "Read", "read_manifest", "read_once"]
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 LAYOUTS = ("sample", "folder", "imagenet")
@@ -104,6 +104,22 @@ def read_manifest(config: DataConfig) -> Manifest:
             f"{bare[0]}; give the file that belongs to these images as data.labels=FILE"
         )
     return manifest
+
+
+Read = Callable[[DataConfig], Manifest]
+
+
+def read_once() -> Read:
+    """A `read_manifest` that reads each data set once; for the cells of one sweep, within which no folder changes."""
+    known: dict[str, Manifest] = {}
+
+    def read(config: DataConfig) -> Manifest:
+        key = repr(config)
+        if key not in known:
+            known[key] = read_manifest(config)
+        return known[key]
+
+    return read
 
 
 def _identity(image: ImageSource, layout: str) -> str:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from .config import Precision
+from .fast import FastNetwork
+from .network import Normalised
 
 Build = Callable[[slice], Tensor]
 """Makes the inputs `rows` of a long list when they are needed, so that the list is never held in memory."""
@@ -35,19 +37,19 @@ class Evaluator:
 
     Attributes:
         network: The classifier as it was trained, images in [0, 1] (N,3,H,W) -> logits (N,K); for rules of one's own.
-        fast_network: The same function, batch norm folded away; what the calls below run, all but `activations`.
+        fast_network: The same function, as `fast.speed_up` makes it; what the calls below run.
         batch_size: Inputs in one micro-batch.
         precision: `bf16` runs the network under autocast; everything returned is in the inputs' own type.
         layers: Resolution -> the module of `network` whose output a method reads there: what the model's YAML names
-            for the method, else the last ReLU. `activations` and `network` run them; where batch norm is folded, the
-            other calls do not.
+            for the method, else the last ReLU. They are modules of `network`, which the calls below do not run;
+            `activations` finds their outputs in the fast network, or runs `network` where folding lost them.
         forwards, backwards: Passes so far, one an input; a gradient is one of each.
         notes: What a method counts of its own doing, for timing.csv.
     """
 
     network: nn.Module
     fast_network: nn.Module
-    batch_size: int = 4
+    batch_size: int = 16
     precision: Precision = Precision.fp32
     layers: Mapping[int, nn.Module] = field(default_factory=dict)
     forwards: int = field(default=0, init=False)
@@ -105,26 +107,41 @@ class Evaluator:
         Returns:
             Its output and the gradients of the inputs' own target logits to it, both (N,C,h,w).
         """
+        network, module = self._tapped(layer)
 
         def forward_backward(part: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
-            caught: list[Tensor] = []
-            handle = layer.register_forward_hook(lambda _module, _inputs, output: caught.append(output))
+            leaves: list[Tensor] = []
+
+            def cut(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+                """What comes before the layer is left out of autograd."""
+                leaves.append(output.detach().requires_grad_())
+                return leaves[-1].clone()  # a leaf may not be changed in place, as the next module may do
+
+            handle = module.register_forward_hook(cut)
             try:
                 with torch.enable_grad():
                     with self._autocast(part):
-                        logits = self.network(part.detach().requires_grad_())
+                        logits = network(part.detach())
                     chosen = logits.gather(1, classes[:, None]).sum()
-                    (slope,) = torch.autograd.grad(chosen, caught[-1])
+                    (slope,) = torch.autograd.grad(chosen, leaves[-1])
             finally:
                 handle.remove()
-            return caught[-1].detach().to(part.dtype), slope.to(part.dtype)
+            return leaves[-1].detach().to(part.dtype), slope.to(part.dtype)
 
         found = []
-        for rows, part in self._micro_batches(inputs, len(targets)):
+        for rows, part in self._micro_batches(inputs, len(inputs)):
             found.append(self._halving(forward_backward, part, targets[rows]))
             self.count(len(part), backward=True)
         activations, gradients = (torch.cat(parts) for parts in zip(*found, strict=True))
         return activations, gradients
+
+    def _tapped(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
+        """The fast network and where in it the layer's output can be seen, or else `network` and the layer."""
+        if isinstance(self.fast_network, FastNetwork) and isinstance(self.network, Normalised):
+            names = {module: name for name, module in self.network.body.named_modules()}
+            if layer in names and (found := self.fast_network.tapped(names[layer])):
+                return found
+        return self.network, layer
 
     def _logits(self, inputs: Tensor) -> Tensor:
         def forward(part: Tensor) -> tuple[Tensor, ...]:
@@ -156,7 +173,9 @@ class Evaluator:
     def _micro_batches(self, inputs: Tensor | Build, count: int) -> Iterator[tuple[slice, Tensor]]:
         start = 0
         while start < count:  # the micro-batch may be halved on the way
-            rows = slice(start, min(start + self.batch_size, count))
+            # As many as needed, of one size: 20 inputs are better run as 10 + 10 than as 16 + 4.
+            parts = -(-(count - start) // self.batch_size)
+            rows = slice(start, start + -(-(count - start) // parts))
             yield rows, inputs[rows] if isinstance(inputs, Tensor) else inputs(rows)
             start = rows.stop
 
@@ -171,7 +190,7 @@ class Evaluator:
             return call(*inputs)
         except RuntimeError as error:  # the CPU's allocator raises a plain RuntimeError
             count = len(inputs[0])
-            if not _is_out_of_memory(error) or count == 1:
+            if not is_out_of_memory(error) or count == 1:
                 raise
         half = (count + 1) // 2
         self.batch_size = min(self.batch_size, half)
@@ -187,7 +206,8 @@ class Evaluator:
         self.backwards += inputs if backward else 0
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out, on any device: the CPU's allocator raises a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError) or any(
         text in str(error) for text in ("allocate memory", "out of memory")
-    )  # the CPU, MPS
+    )

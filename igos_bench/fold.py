@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Collection
 from typing import Any, cast
 
 import torch
@@ -49,7 +50,7 @@ class _Clip(torch.autograd.Function):
         return result, None
 
 
-class _ReLU6(nn.Module):
+class ReLU6(nn.Module):
     """Equal to `nn.ReLU6` to the bit, forward and backward; for an input that nobody else reads.
 
     Args:
@@ -62,10 +63,11 @@ class _ReLU6(nn.Module):
         self.owns_gradient = owns_gradient
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Overwrites its inputs."""
         return cast(Tensor, _Clip.apply(inputs, self.owns_gradient))
 
 
-class _SameConvolution(nn.Module):
+class SameConvolution(nn.Module):
     """Equal to timm's `Conv2dSame` without dilation, padding the kernel instead of the image."""
 
     def __init__(self, convolution: Conv2dSame) -> None:
@@ -73,21 +75,27 @@ class _SameConvolution(nn.Module):
         self.weight, self.bias = convolution.weight, convolution.bias
         self.stride, self.groups = convolution.stride, convolution.groups
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def symmetric(self, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+        """The kernel, padded, and the equal padding on both sides that go with inputs of that height and width."""
         rows, columns = (
-            max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            for size, stride, kernel in zip(inputs.shape[-2:], self.stride, self.weight.shape[-2:], strict=True)
+            max((-(-length // stride) - 1) * stride + kernel - length, 0)
+            for length, stride, kernel in zip(size, self.stride, self.weight.shape[-2:], strict=True)
         )
-        weight = F.pad(self.weight, (columns % 2, 0, rows % 2, 0))
-        padding = ((rows + 1) // 2, (columns + 1) // 2)
+        return F.pad(self.weight, (columns % 2, 0, rows % 2, 0)), ((rows + 1) // 2, (columns + 1) // 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs (N,C,H,W) -> outputs (N,K,ceil(H / stride),ceil(W / stride))."""
+        weight, padding = self.symmetric((inputs.shape[-2], inputs.shape[-1]))
         return F.conv2d(inputs, weight, self.bias, self.stride, padding, groups=self.groups)
 
 
-def fold_batch_norms(network: nn.Module) -> tuple[fx.GraphModule, int]:
+def fold_batch_norms(network: nn.Module, layers: Collection[str] = ()) -> tuple[fx.GraphModule, int]:
     """Folds every batch norm that is the only reader of a convolution's output; any other stays as it is.
 
     Args:
         network: in eval mode; it is not changed and shares nothing with the result.
+        layers: names of modules that run once; the node that gives out the output of one has its name in
+            `meta["layers"]`, unless folding changes that output.
 
     Returns:
         A traced copy, and how many batch norms were folded in it. Traced for any batch size, but for the branches that
@@ -98,6 +106,7 @@ def fold_batch_norms(network: nn.Module) -> tuple[fx.GraphModule, int]:
     """
     network = copy.deepcopy(network)
     traced = fx.GraphModule(network, _Tracer().trace(network))
+    _mark(traced, layers)
     modules = dict(traced.named_modules())
     calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
 
@@ -111,15 +120,27 @@ def fold_batch_norms(network: nn.Module) -> tuple[fx.GraphModule, int]:
         convolution, batch_norm = modules[str(source.target)], modules[str(node.target)]
         if isinstance(convolution, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d) and _is_foldable(batch_norm):
             _fold(convolution, batch_norm)
+            source.meta["layers"] = set()
             readers = [modules.get(str(user.target)) if user.op == "call_module" else None for user in node.users]
             owns_gradient = len(readers) == 1 and isinstance(readers[0], nn.Conv2d)
             traced.set_submodule(str(node.target), _what_follows(batch_norm, owns_gradient=owns_gradient))
             folded += 1
     for name, module in modules.items():
         if type(module) is Conv2dSame and module.dilation == (1, 1):
-            traced.set_submodule(name, _SameConvolution(module))
+            traced.set_submodule(name, SameConvolution(module))
     traced.recompile()
     return traced, folded
+
+
+def _mark(traced: fx.GraphModule, layers: Collection[str]) -> None:
+    """The last node of a module is its output. timm's batch norm, which is not traced, ends in its own activation."""
+    modules = dict(traced.named_modules())
+    for layer in layers:
+        owner = layer.removesuffix(".act")
+        name = owner if isinstance(modules.get(owner), BatchNormAct2d) else layer
+        inside = [node for node in traced.graph.nodes if name in (node.meta.get("nn_module_stack") or {})]
+        if inside:
+            inside[-1].meta.setdefault("layers", set()).add(layer)
 
 
 def _is_foldable(batch_norm: nn.BatchNorm2d) -> bool:
@@ -130,7 +151,7 @@ def _is_foldable(batch_norm: nn.BatchNorm2d) -> bool:
 def _what_follows(batch_norm: nn.BatchNorm2d, *, owns_gradient: bool) -> nn.Module:
     """The batch norm of timm carries dropout, which eval mode makes the identity, and the activation."""
     activation = batch_norm.act if isinstance(batch_norm, BatchNormAct2d) else nn.Identity()
-    return _ReLU6(owns_gradient=owns_gradient) if type(activation) is nn.ReLU6 else activation
+    return ReLU6(owns_gradient=owns_gradient) if type(activation) is nn.ReLU6 else activation
 
 
 def _fold(convolution: nn.Conv2d, batch_norm: nn.BatchNorm2d) -> None:

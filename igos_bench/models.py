@@ -15,9 +15,10 @@ import torch
 import torchvision
 from torch import nn
 
-from .config import ModelConfig
+from .config import ModelConfig, Precision
 from .errors import UserError
-from .network import Normalised, check_layers, last_relus, speed_up, suggestion, trial
+from .fast import speed_up
+from .network import Normalised, check_layers, last_relus, suggestion, trial
 from .perturb import IMAGENET_MEAN, IMAGENET_STD
 from .weights import (
     assign_by_name,
@@ -41,8 +42,8 @@ class Classifier:
         name: the model's name in tables and paths.
         network: images (N, 3, 224, 224) in [0, 1] -> logits (N, K), as the library built it: for methods with rules of
             their own for its layers.
-        fast_network: the same function with batch norm folded into the convolutions, in channels_last. Where nothing
-            could be folded it is `network`, in channels_last.
+        fast_network: the same function with batch norm folded into the convolutions, in channels_last and, on a CPU, in
+            oneDNN's calls; see `fast`. Where nothing of that could be done it is `network`, in channels_last.
             Its gradients agree as far as float32 allows: an activation that rounding moves over the kink of a ReLU
             changes either network's gradient by some 1e-3 of its norm, seen from float64.
         folded: whether `fast_network` is another network than `network`.
@@ -82,12 +83,15 @@ class Classifier:
         return {resolution: self.module(name) for resolution, name in self.layer_names_for(method).items()}
 
 
-def load_classifier(config: ModelConfig, device: torch.device, *, seed: int = 0) -> Classifier:
+def load_classifier(
+    config: ModelConfig, device: torch.device, *, precision: Precision = Precision.fp32, seed: int = 0
+) -> Classifier:
     """Builds the network, gives it its weights and checks that it classifies 224 x 224 images.
 
     Args:
         config: which network, which weights.
         device: where both networks are put.
+        precision: what the fast network is made for.
         seed: of random weights (`config.weights` null); the global random state is left as it was.
 
     Raises:
@@ -105,15 +109,17 @@ def load_classifier(config: ModelConfig, device: torch.device, *, seed: int = 0)
 
     calls = trial(config, network)
     check_layers(config, body, calls)
-    fast_network, folded = speed_up(network)
+    relus = last_relus(calls)
+    named = {name for layers in (relus, *config.layers.values()) for name in layers.values()}
+    fast_network, folded = speed_up(network, device, precision, named)
     return Classifier(
         name=config.name,
         network=network.to(device),
-        fast_network=fast_network.to(device),
+        fast_network=fast_network,
         folded=folded,
         weights_sha256=hash_weights(body),
         layers={method: dict(layers) for method, layers in config.layers.items()},
-        last_relus=last_relus(calls),
+        last_relus=relus,
         weights_file=str(file) if file else None,
         weights_file_sha256=hash_file(file) if file else None,
     )

@@ -1,8 +1,7 @@
-"""The network behind its normalisation: a trial run, its layers by resolution, and a faster equal."""
+"""The network behind its normalisation: a trial run, and its layers by resolution."""
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -13,9 +12,6 @@ from torch import Tensor, nn
 
 from .config import INPUT_SIZE, ModelConfig
 from .errors import UserError, first_line
-from .fold import fold_batch_norms
-
-LOGIT_TOLERANCE = 1e-4  # of the fast network, times max(1, |logit|)
 
 
 class Normalised(nn.Module):
@@ -138,35 +134,6 @@ def check_layers(config: ModelConfig, body: nn.Module, calls: Sequence[Call]) ->
                 f"{key}: expected an output of {resolution} x {resolution}, found {found}. "
                 "Name a layer of that resolution."
             )
-
-
-# The fast network.
-
-
-def speed_up(network: Normalised) -> tuple[Normalised, bool]:
-    """The folded network in channels_last, or `network` itself in channels_last, and whether it was folded."""
-    try:
-        body, folded = fold_batch_norms(network.body)
-    except Exception as error:  # torch.fx meets arbitrary Python
-        warnings.warn(f"batch norm is not folded: the network cannot be traced ({first_line(error)})", stacklevel=3)
-        folded = 0
-    if folded:
-        fast = Normalised(body, network.mean.flatten().tolist(), network.std.flatten().tolist())
-        fast = fast.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        difference = _largest_difference(network, fast)
-        if difference <= LOGIT_TOLERANCE:
-            return fast, True
-        warnings.warn(f"batch norm is not folded: logits would move by {difference:.2g}", stacklevel=3)
-    return network.to(memory_format=torch.channels_last), False
-
-
-@torch.inference_mode()
-def _largest_difference(network: nn.Module, other: nn.Module) -> float:
-    """Between logits of random images, in units of max(1, |logit|)."""
-    images = torch.rand(2, 3, INPUT_SIZE, INPUT_SIZE, generator=torch.Generator().manual_seed(0))
-    logits = network(images)
-    others = other(images.to(memory_format=torch.channels_last))
-    return float(((others - logits).abs() / logits.abs().clamp(min=1)).max())
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from .config import INPUT_SIZE
 from .errors import UserError
+from .lazy import F, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -55,13 +57,24 @@ class Baseline:
             return mean.expand_as(images).contiguous()
         # One image at a time: a baseline must not depend on its neighbours in the batch, not even by rounding.
         if self.kind == "blur":
-            from torchvision.transforms.v2.functional import gaussian_blur  # a second to import, and `plan` needs none
-
-            size, sigma = [self.kernel_size] * 2, [self.sigma] * 2
-            return torch.cat([gaussian_blur(image, size, sigma) for image in images.split(1)])
+            rows, columns = (_blurring(size, self.kernel_size, self.sigma).to(images) for size in images.shape[-2:])
+            return torch.cat([rows @ image @ columns.T for image in images.split(1)])
         kernel = _point_filtered(self.kernel_size, self.sigma).to(images).expand(3, 1, -1, -1)
         half = self.kernel_size // 2
         return torch.cat([mean + F.conv2d(image - mean, kernel, padding=half, groups=3) for image in images.split(1)])
+
+
+@lru_cache(maxsize=4)
+def _blurring(size: int, kernel_size: int, sigma: float) -> Tensor:
+    """The Gaussian blur of one side with reflect-101 borders as a matrix (size, size), float64; rows sum to 1.
+
+    Two products with it are a hundred times faster on a CPU than torchvision's blur, which is a convolution of 51 x 51
+    taps, and as near to the exact blur.
+    """
+    half = kernel_size // 2
+    taps = torch.arange(-half, half + 1, dtype=torch.float64).div(sigma).square().mul(-0.5).exp()
+    points = F.pad(torch.eye(size, dtype=torch.float64)[:, None], (half, half), mode="reflect")
+    return F.conv1d(points, (taps / taps.sum()).view(1, 1, -1))[:, 0].T.contiguous()
 
 
 @lru_cache(maxsize=4)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from .cells import Cell, find_cells, settings_of
-from .config import DataConfig, RunConfig, plain
+from .config import RunConfig, plain
 from .configured import check_resolution, configured_method
-from .data import Manifest, read_manifest
+from .data import Manifest, Read, read_manifest
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,14 @@ class Planned:
         return 0.0 if left == 0 else None if self.seconds is None else left * self.seconds / 3600
 
 
-def plan(config: RunConfig) -> Planned:
+def plan(config: RunConfig, read: Read = read_manifest) -> Planned:
     """Plan one cell.
 
     Seconds are those of its rows on disk, else those of the same method on the same model at another resolution.
+
+    Args:
+        config: What is asked for.
+        read: Reads the manifest; the cells of a sweep share one from `read_once`.
 
     Raises:
         UserError: What `igos-bench run` would refuse before it loads the network.
@@ -47,10 +51,11 @@ def plan(config: RunConfig) -> Planned:
     method = configured_method(config)
     if method.resolutions == "from the model" and (known := tuple(config.model.layers.get(method.name, ()))):
         check_resolution(method.name, config.model.name, config.resolution, known)
-    images = _manifest(repr(config.data), config.data).take(config.data.limit)
+    manifest = read(config.data)
+    images = manifest.take(config.data.limit)
     place = (config.model.name, method.name)
     cells = [cell for cell in _cells(config.results_dir) if (cell.model, cell.method) == place]
-    mine = [cell for cell in cells if _is_this(cell, config)]
+    mine = [cell for cell in cells if _is_this(cell, config, manifest)]
     done = max((int(cell.rows.index.isin([image.image_id for image in images]).sum()) for cell in mine), default=0)
     return Planned(
         method=method.name,
@@ -64,10 +69,10 @@ def plan(config: RunConfig) -> Planned:
     )
 
 
-def _is_this(cell: Cell, config: RunConfig) -> bool:
+def _is_this(cell: Cell, config: RunConfig, manifest: Manifest) -> bool:
     asked = plain(asdict(config))
     place = (cell.data, cell.protocol, cell.resolution) == (config.data.name, config.protocol.name, config.resolution)
-    images = {"images": _manifest(repr(config.data), config.data).sha256[:8]}
+    images = {"images": manifest.sha256[:8]}
     wanted = {**settings_of(asked, asked["protocol"]), **images}
     return place and wanted.items() <= cell.settings.items()
 
@@ -81,16 +86,6 @@ def _seconds(cells: Sequence[Cell]) -> float | None:
 @lru_cache(maxsize=1)
 def _cells(results_dir: str) -> list[Cell]:
     return find_cells(Path(results_dir))
-
-
-_manifests: dict[str, Manifest] = {}
-
-
-def _manifest(key: str, config: DataConfig) -> Manifest:
-    """The cells of a sweep share it: an index of 50,000 members is read once."""
-    if key not in _manifests:
-        _manifests[key] = read_manifest(config)
-    return _manifests[key]
 
 
 def printed(planned: Sequence[Planned]) -> str:

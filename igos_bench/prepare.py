@@ -9,11 +9,13 @@ from pathlib import Path
 
 import torch
 
+from .batch_size import check_batch_size
 from .config import Device, RunConfig, plain
 from .configured import check_resolution, configured_method
-from .data import ImageSource, Manifest, read_manifest
+from .data import ImageSource, Manifest, Read, read_manifest
 from .errors import UserError
 from .foreign import MapFolder, check_maps
+from .memory import keep_freed_memory
 from .methods import Method
 from .metrics import Protocol
 from .models import Classifier, load_classifier
@@ -79,11 +81,16 @@ class Run:
         return self.manifest.take(self.config.data.limit)
 
 
-def prepare(config: RunConfig) -> Run:
-    """Load and check everything that a run needs; raises UserError before anything is computed."""
-    for key, size in (("chunk_size", config.chunk_size), ("evaluate.batch_size", config.evaluate.batch_size)):
-        if size is not None and size < 1:
-            raise UserError(f"{key} must be at least 1, found {size}")
+def prepare(config: RunConfig, read: Read = read_manifest) -> Run:
+    """Load and check everything that a run needs; raises UserError before anything is computed.
+
+    Args:
+        config: What is asked for.
+        read: Reads the manifest; the cells of a sweep share one from `read_once`.
+    """
+    if config.chunk_size is not None and config.chunk_size < 1:
+        raise UserError(f"chunk_size must be at least 1, found {config.chunk_size}")
+    check_batch_size(config.evaluate.batch_size)
     for key, name in (("model", config.model.name), ("data", config.data.name), ("protocol", config.protocol.name)):
         check_folder_name(f"{key}.name", name)
     if not config.results_dir:
@@ -92,14 +99,16 @@ def prepare(config: RunConfig) -> Run:
     method: Method | MapFolder
     if config.maps is None and config.name is None:
         method = configured_method(config)
-        manifest = read_manifest(config.data)
+        manifest = read(config.data)
     else:
-        manifest = read_manifest(config.data)
+        manifest = read(config.data)
         requested = [image.image_id for image in manifest.take(config.data.limit)]
         method = check_maps(config.maps, config.name, requested)
         config = replace(config, method={"name": method.name}, resolution=method.resolution)
     device = choose_device(config.device)
     forbid_shortcuts()
+    if device.type == "cpu":
+        keep_freed_memory()
     classifier = _classifier(config, device)
     if method.resolutions == "from the model":
         check_resolution(method.name, classifier.name, config.resolution, tuple(classifier.layers_for(method.name)))
@@ -111,10 +120,10 @@ _last_classifier: dict[str, Classifier] = {}
 
 def _classifier(config: RunConfig, device: torch.device) -> Classifier:
     """The last one is kept: the cells of a sweep mostly share it."""
-    asked = repr((config.model, device, config.seed if config.model.weights is None else None))
+    asked = repr((config.model, device, config.precision, config.seed if config.model.weights is None else None))
     if asked not in _last_classifier:
         _last_classifier.clear()
-        _last_classifier[asked] = load_classifier(config.model, device, seed=config.seed)
+        _last_classifier[asked] = load_classifier(config.model, device, precision=config.precision, seed=config.seed)
     return _last_classifier[asked]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .clock import Clock
 from .config import INPUT_SIZE, Precision
+from .evaluate import is_out_of_memory
 
 CONTENDER = 1.25  # times the best so far: a slower one is not measured again
 SHORTEST = 0.2  # seconds of one measurement: shorter ones are repeated
@@ -93,13 +94,6 @@ def measure_rates(
                     break
                 best[name, size] = min(seconds, best.get((name, size), math.inf))
     return sorted((Rate(*key, seconds) for key, seconds in best.items()), key=lambda rate: rate.seconds)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out, on any device: the CPU's allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        text in str(error) for text in ("allocate memory", "out of memory")
-    )
 
 
 def _run(

@@ -27,7 +27,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -186,6 +186,11 @@ class RunDirectory:
             for row in rows
             if (i := row["image_id"]) in maps and i in deletion
         }
+
+    def results(self) -> Iterator[dict[str, dict[str, Any]]]:
+        """What every chunk that is done has under this protocol, one after the other; see `read_results`."""
+        for path in sorted((self.protocol_path / "records").glob("[0-9]*.csv")):
+            yield self.read_results(int(path.stem))
 
     def is_scored_elsewhere(self, chunk: int) -> bool:
         """Whether a chunk has rows under another protocol."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tarfile
-import warnings
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from .errors import UserError
+from .kept import keep, recall
 
 VERSION = 1  # of the index file
 BLOCK = 512
@@ -39,11 +38,11 @@ def tar_members(path: Path) -> list[Member]:
         path = path.resolve()
         state = path.stat()
         described = {"version": VERSION, "path": str(path), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
-        kept = _index_file(path)
-        members = _recall(kept, described)
+        index = _index_name(path)
+        members = _recall(index, described)
         if members is None:
             members = _scan(path, state.st_size)
-            _keep(kept, {**described, "members": members})
+            keep(index, described, {"members": members}, "the index of the tar")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     return members
@@ -81,35 +80,14 @@ def _refuse_climbing(path: Path, name: str) -> None:
         raise UserError(f"{path} has a member {name!r}, outside of where it would be unpacked: do not use this tar")
 
 
-def _index_file(path: Path) -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - never raises
-    digest = hashlib.sha256(os.fsencode(path)).hexdigest()
-    return Path(folder, "igos-bench", f"{path.stem}-{digest[:16]}.json")
+def _index_name(path: Path) -> str:
+    return f"{path.stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
 
 
-def _recall(kept: Path, described: dict[str, object]) -> list[Member] | None:
-    """The members from the index file, or None where there is none, or it is of another tar or damaged."""
+def _recall(index: str, described: dict[str, object]) -> list[Member] | None:
+    """The members from the index, or None where there is none, or it is of another tar or damaged."""
     try:
-        index = json.loads(kept.read_bytes())
-        if any(index[key] != value for key, value in described.items()):
-            return None
-        return [Member(str(name), int(offset), int(size)) for name, offset, size in index["members"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        members = (recall(index, described) or {})["members"]
+        return [Member(str(name), int(offset), int(size)) for name, offset, size in members]
+    except (ValueError, KeyError, TypeError):
         return None
-
-
-def _keep(kept: Path, index: dict[str, object]) -> None:
-    temporary = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(json.dumps(index), encoding="ascii")
-            temporary.replace(kept)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        warnings.warn(
-            f"the index of the tar cannot be kept in {kept.parent} ({error.strerror}), so it will be made each time: "
-            "set XDG_CACHE_HOME to a folder that can be written",
-            stacklevel=2,
-        )

@@ -14,7 +14,7 @@ AREAS = [(0.1, 0.5), (0.2, 0.6), (0.3, 0.7)]
 def test_cells_come_in_order_with_their_numbers(tmp_path: Path) -> None:
     leave_run(tmp_path, "mask", 28, AREAS)
     leave_run(tmp_path, "igos", 28, AREAS)
-    leave_run(tmp_path, "igos", 112, AREAS)
+    directory = leave_run(tmp_path, "igos", 112, AREAS)
     cells = read_cells(tmp_path)
     assert [(cell.method, cell.resolution, cell.variant) for cell in cells] == [
         ("igos", 112, ""), ("igos", 28, ""), ("mask", 28, ""),
@@ -22,6 +22,8 @@ def test_cells_come_in_order_with_their_numbers(tmp_path: Path) -> None:
     assert all(cell.complete and cell.n == cell.requested == 3 for cell in cells)
     assert list(cells[0].rows.index) == ["image0", "image1", "image2"]
     assert list(cells[0].rows["deletion_auc"]) == [0.1, 0.2, 0.3]
+    assert cells[0].directory.protocol_path == directory.protocol_path
+    assert [list(results) for results in directory.results()] == [[], []]  # two chunks, without maps
 
 
 def test_runs_that_differ_are_cells_of_their_own(tmp_path: Path) -> None:

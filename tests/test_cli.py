@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
+import imagenets
 import pytest
 from conftest import Command
+from result_folders import leave_run
+
+from igos_bench import cli, data
+from igos_bench.config import DataConfig
+from igos_bench.methods import method_names
 
 QUICK = ("method.iterations=2", "method.path_steps=4", "protocol.n_steps=4", "results_dir=out")
 
@@ -37,6 +47,68 @@ def test_a_mistake_is_one_line_and_exit_code_2(igos_bench: Command, words: list[
     assert message in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+HEAVY = """
+import sys
+from igos_bench.cli import main
+code = main()
+print("heavy:", *sorted({"torch", "torchvision", "timm"} & set(sys.modules)))
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["plan"], 0, "1 cells, 0 of 20 images done"),
+        (["plan", "-m", f"method={','.join(method_names())}", "resolution=224,14"], 0, "cells, 0 of"),
+        (["plan", "-m", "experiment=table1", "data.root=."], 0, "15 cells, 0 of 180 images done"),
+        (["plan", "method.iterations=0"], 2, "method.iterations must be at least 1, found 0"),
+        (["table"], 0, "written to results/table.csv"),
+        (["compare"], 0, "written to results/comparison.csv"),
+        (["metod=igos"], 2, "unknown key 'metod' (did you mean 'method'?)"),
+        (["-m", "metod=igos,mask"], 2, "unknown key 'metod' (did you mean 'method'?)"),
+        (["method.iteration=3"], 2, "did you mean 'method.iterations'?"),
+    ],
+)
+def test_what_computes_nothing_imports_no_torch(tmp_path: Path, words: list[str], code: int, said: str) -> None:
+    imagenets.make_tar(tmp_path)
+    if words[0] in ("table", "compare"):
+        for method in ("igos", "mask"):
+            leave_run(tmp_path / "results", method, 28, [(0.1, 0.5), (0.2, 0.7)])
+    command = [sys.executable, "-c", HEAVY, *words]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == code, ended.stderr
+    assert said in ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1] == "heavy:"
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_the_cells_of_a_sweep_share_one_manifest(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[DataConfig] = []
+    read_manifest = data.read_manifest
+
+    def counting(config: DataConfig) -> data.Manifest:
+        asked.append(config)
+        return read_manifest(config)
+
+    monkeypatch.setattr(data, "read_manifest", counting)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # to put it back afterwards
+    monkeypatch.chdir(tmp_path)
+    imagenets.make_flat(tmp_path / "images", [1])
+    model = ("model=timm", "model.architecture=test_resnet", "model.weights=null", "protocol.n_steps=2", "device=cpu")
+    cells = ("method=grad_cam,integrated_gradients", "resolution=14,224")
+    for expected in (1, 2):
+        monkeypatch.setattr(
+            sys, "argv", ["igos-bench", command, "-m", "data=folder", "data.root=images", *model, *cells]
+        )
+        assert cli.main() == 0
+        assert len(asked) == expected, "once a sweep, and the next sweep looks again"
+    capsys.readouterr()
 
 
 def records(folder: Path) -> dict[str, dict[str, str]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from igos_bench.config import DataConfig
-from igos_bench.data import EXTENSIONS, Manifest, read_manifest
+from igos_bench.data import EXTENSIONS, Manifest, read_manifest, read_once
 from igos_bench.errors import ImageError, UserError
 
 
@@ -49,6 +50,20 @@ def test_listing_needs_neither_torch_nor_foolbox() -> None:
         "sys.exit(bool({'torch', 'foolbox', 'timm', 'PIL'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent, timeout=60)
+
+
+def test_read_once_reads_each_data_set_once_and_keeps_no_mistake(tmp_path: Path) -> None:
+    read = read_once()
+    config = DataConfig(name="mine", layout="folder", root=str(tmp_path))
+    with pytest.raises(UserError, match="holds no images"):
+        read(config)
+    (tmp_path / "a.png").touch()
+    first = read(config)
+    assert first == read_manifest(config)
+    (tmp_path / "b.png").touch()
+    assert read(replace(config)) is first, "the cells of a sweep share it"
+    assert len(read(replace(config, seed=1)).images) == 2, "another data set"
+    assert len(read_once()(config).images) == 2, "another sweep looks again"
 
 
 def test_sample_without_foolbox(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,13 @@ from toys import SmallConv, toy_image
 from igos_bench.errors import UserError
 from igos_bench.evaluate import Evaluator
 from igos_bench.methods import Igos
+from igos_bench.methods.draws import drawn_ahead
 from igos_bench.methods.regulariser import regulariser, regulariser_gradient
 from igos_bench.perturb import blend
 
 L1, L2, R = 0.1, 1.0, 8
 METHOD = Igos(lambdas={R: (L1, L2)}, path_steps=6)
+NOISE = (METHOD.path_steps, 3, 32, 32)
 
 
 def setting(count: int = 3) -> tuple[Evaluator, Tensor, Tensor, Tensor]:
@@ -102,7 +104,9 @@ def test_line_search_decreases_the_objective_or_falls_back() -> None:
     masks = torch.ones(len(images), 1, R, R, dtype=torch.float64)
     l1, l2 = (torch.full((len(images),), value, dtype=torch.float64) for value in (L1, L2))
     probability = evaluate.probability(blend(images, baselines, masks), targets)
-    slope = METHOD.path_gradient(evaluate, images, targets, baselines, masks, generators(len(images)))
+    slope = METHOD.path_gradient(
+        evaluate, images, targets, baselines, masks, drawn_ahead(generators(len(images)), NOISE, rounds=1)
+    )
     direction = slope + regulariser_gradient(masks, l1, l2, 2)
     found, value = METHOD.line_search(evaluate, images, targets, baselines, masks, probability, direction, l1, l2)
     assert torch.allclose(value, evaluate.probability(blend(images, baselines, found), targets))

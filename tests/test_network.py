@@ -1,17 +1,15 @@
-"""The network: normalisation, what is no classifier, layers by resolution, and when the fast network is refused."""
+"""The network: normalisation, what is no classifier, and layers by resolution."""
 
 from __future__ import annotations
 
 import pytest
-import timm
 import torch
 from classifiers import CPU, random_images, torchvision_config
-from torch import Tensor, fx, nn
+from torch import nn
 
 from igos_bench.errors import UserError
-from igos_bench.fold import fold_batch_norms
 from igos_bench.models import load_classifier
-from igos_bench.network import Normalised, speed_up, trial
+from igos_bench.network import Normalised, trial
 
 
 def normalised(body: nn.Module) -> Normalised:
@@ -52,32 +50,3 @@ def test_layer_that_does_not_do(resolution: int, layer: str, message: str) -> No
     config.layers = {"grad_cam": {resolution: layer}}
     with pytest.raises(UserError, match=rf"model\.layers\.grad_cam=\{{28: {layer}\}}: .*{message}"):
         load_classifier(config, CPU)
-
-
-class Untraceable(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(3, 4, 8, stride=8)
-        self.batch_norm = nn.BatchNorm2d(4)
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.batch_norm(self.convolution(images)).mean((2, 3))
-        return features if features.sum() > 0 else features + 1
-
-
-def test_untraceable_network_stays_unfolded() -> None:
-    network = normalised(Untraceable())
-    with pytest.warns(UserWarning, match="batch norm is not folded: the network cannot be traced"):
-        assert speed_up(network) == (network, False)
-
-
-def test_moved_logits_stay_unfolded(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(network: nn.Module) -> tuple[fx.GraphModule, int]:
-        folded, count = fold_batch_norms(network)
-        folded.get_parameter("classifier.bias").data += 1e-3
-        return folded, count
-
-    monkeypatch.setattr("igos_bench.network.fold_batch_norms", wrong)
-    network = normalised(timm.create_model("tf_efficientnet_lite0"))
-    with pytest.warns(UserWarning, match="logits would move by 0.001"):
-        assert speed_up(network) == (network, False)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import sys
+from pathlib import Path
 
+import hydra
+import pytest
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
+
+from igos_bench import overrides
 from igos_bench.errors import UserError
 from igos_bench.methods import get_method
 from igos_bench.methods.regulariser import lambdas_at
-from igos_bench.overrides import check_overrides, compose_config
+from igos_bench.overrides import CONF, check_overrides, compose_config, compose_jobs, typed
 from igos_bench.prepare import prepare
 
 MISTAKES = {
@@ -19,6 +26,9 @@ MISTAKES = {
     "hydra.foo=1": "Could not override 'hydra.foo'",
     "hydra/launcher=foo": "Could not find 'hydra/launcher/foo'",
     "method.lambdas.14=[1,2]": "Could not override 'method.lambdas.14'",
+    "-m seed=interval(1,2)": "seed=interval(1,2): write the values of a sweep out, seed=VALUE,VALUE",
+    "-m method=glob(*)": "method=glob(*): write the values of a sweep out",
+    "-m hydra.verbose=true,false": "hydra.verbose=true,false: Hydra's own settings have one value, also in a sweep",
     "model=resnet18": "for any classifier: model=timm model.architecture=resnet18",
 }
 
@@ -26,13 +36,63 @@ MISTAKES = {
 @pytest.mark.parametrize("word", MISTAKES)
 def test_a_mistake_is_one_line(word: str) -> None:
     with pytest.raises(UserError) as caught:
-        check_overrides([word])
+        check_overrides([word.removeprefix("-m ")], sweep=word.startswith("-m "))
     assert MISTAKES[word] in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_sweep_may_have_several_values() -> None:
     check_overrides(["resolution=28,14"], sweep=True)
+
+
+JOBS = [
+    "-m",
+    "seed=1 seed=2",
+    "method=mask method.lambdas={28:[1,2]} method.noise='rgb' model.mean=[0.1,0.2,0.3] seed=7",
+    "-m experiment=table1 data.root=folder",
+    "-m experiment=table1 data.root=folder resolution=14 method=igos,grad_cam data.limit=1,2",
+    "-m method=mask,igos method.lambdas={28:[1,2],14:[3,4]} method.noise='rgb',authors seed=range(0,3)",
+    "-m protocol=rise,paper results_dir='a,b',\"c\" data.list=null,x.txt protocol.deletion_baseline.sigma=1e1",
+    "-m model=timm model.architecture=a,b model.mean=[0.1,0.2,0.3] hydra.job.name=here name=${model.name}",
+]
+
+
+@pytest.mark.parametrize("line", JOBS)
+def test_jobs_are_those_of_hydras_own_sweeper(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs: list[object] = []
+
+    def job(config: DictConfig) -> None:
+        theirs.append(OmegaConf.to_container(config, resolve=True))
+
+    monkeypatch.setattr(sys, "argv", ["igos-bench", *line.split(), f"hydra.sweep.dir={tmp_path}"])
+    hydra.main(config_path=CONF, config_name="config", version_base="1.3")(job)()
+    words = [word for word in line.split() if word != "-m"]
+    ours = [OmegaConf.to_container(config, resolve=True) for config in compose_jobs(words, sweep="-m" in line)]
+    assert ours == theirs
+
+
+def test_jobs_of_one_choice_share_a_composition(monkeypatch: pytest.MonkeyPatch) -> None:
+    composed: list[object] = []
+    monkeypatch.setattr(
+        overrides, "compose", lambda *words, **options: composed.append(words) or compose(*words, **options)
+    )
+    words = ["experiment=table1", "data.root=folder", "seed=1,2,3"]
+    configs = list(compose_jobs(words, sweep=True))
+    assert len({id(config) for config in configs}) == len(configs) == 6 * 4 * 3
+    assert len(composed) == 1 + 6, "what the experiment sweeps over, and each method"
+
+
+def test_a_yaml_of_ones_own_may_speak_of_hydra(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("name: ${hydra:runtime.choices.method}\nlayout: sample\n")
+    jobs = compose_jobs(["data=mine", "method=rise,igos", "seed=1,2"], str(tmp_path), sweep=True)
+    assert [typed(config).data.name for config in jobs] == ["rise", "rise", "igos", "igos"]
+
+
+def test_a_value_in_a_sweep_that_does_not_fit_is_one_line() -> None:
+    with pytest.raises(UserError, match="Key '14' is not in struct full_key: method.lambdas.14") as caught:
+        list(compose_jobs(["method.lambdas.14=[1,2],[3,4]"], sweep=True))
+    assert "\n" not in str(caught.value)
 
 
 REFUSED = {

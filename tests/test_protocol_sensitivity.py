@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +16,28 @@ import torch
 from PIL import Image
 from toys import toy_image
 
-from igos_bench.config import ProtocolConfig
-from igos_bench.metrics import Protocol
+from igos_bench import cli
+from igos_bench.cells import Cell
+from igos_bench.config import plain
+from igos_bench.errors import UserError
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import prepare
+from igos_bench.results import RunDirectory
 from igos_bench.runner import Outcome, execute
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import protocol_sensitivity  # noqa: E402
+import rerun  # noqa: E402
+import stored  # noqa: E402
 
 MODEL = "mobilenetv3_small_050"
 QUICK = {
     "igos": ["method=igos", "method.iterations=2", "method.path_steps=1", "method.smallest_step=10"],
     "mask": ["method=mask", "method.iterations=4"],
 }
+RESNET18 = ("model=timm", "model.architecture=resnet18")
 
 
 def execute_words(words: list[str], *, explain: bool = True) -> Outcome:
@@ -78,8 +85,11 @@ def read(out: Path) -> pd.DataFrame:
     return pd.read_csv(out, dtype={"value": str}).set_index(["choice", "value", "method"]).sort_index()
 
 
-def test_stored_curves_give_what_scoring_again_gives(runs: Runs, tmp_path: Path) -> None:
+def test_stored_curves_give_what_scoring_again_gives(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "table.csv"
+    monkeypatch.delattr(stored, "prepare")  # no network is loaded
     assert runs.start(out, "choices=[n_steps,area]") == 0
     assert tuple(pd.read_csv(out).columns) == protocol_sensitivity.COLUMNS
     table = read(out)
@@ -162,7 +172,7 @@ def test_runs_that_are_not_there_are_named_and_then_found(
     out = tmp_path / "table.csv"
     words = ("choices=[preprocessing,noise]", "methods=[mask]")
     assert runs.start(out, *words) == 0
-    commands = [shlex.split(line)[1:] for line in capsys.readouterr().out.splitlines() if "  igos-bench " in line]
+    commands = [shlex.split(line)[2:] for line in capsys.readouterr().out.splitlines() if "  igos-bench -m " in line]
     assert not out.exists()
     asked = [compose_config(words) for words in commands]
     assert [(config.method["name"], config.preprocessing.value, config.method["noise"]) for config in asked] == [
@@ -182,47 +192,143 @@ def test_runs_that_are_not_there_are_named_and_then_found(
     assert row["insertion_shift"] == pytest.approx(moved, abs=1e-12) and abs(moved) > 1e-5
 
 
+def planned(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> set[tuple[str, int]]:
+    """The cells that `igos-bench` itself makes of a line."""
+    capsys.readouterr()
+    program, *words = shlex.split(line)
+    monkeypatch.setattr(sys, "argv", [program, "plan", *words])
+    assert cli.main() == 0
+    lines = capsys.readouterr().out.split("\n\n")[0].splitlines()[1:]
+    return {(line.split()[0], int(line.split()[1])) for line in lines}
+
+
+def test_commands_are_few_and_igos_bench_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = {"excitation_bp": (112, 28, 14), "grad_cam": (14,), "igos": (224, 112, 28, 14)}
+    full |= {"integrated_gradients": (224,), "mask": (224, 112, 28, 14), "rise": (224,)}
+    configs = {method: compose_config([f"method={method}"]) for method in full}
+
+    def lines(wanted: dict[str, tuple[int, ...]]) -> list[str]:
+        asked = [replace(configs[method], resolution=r) for method, several in wanted.items() for r in several]
+        return list(rerun.commands([(config, "seed=1") for config in asked], str(tmp_path / "no results")))
+
+    (line,) = lines(full)
+    assert planned(line, monkeypatch, capsys) == {(method, r) for method, several in full.items() for r in several}
+    # Nobody asked for Mask at 28 or for I-GOS at 14, which one line would compute.
+    swept = [shlex.split(line)[2:4] for line in lines({"mask": (112, 14), "igos": (112, 28), "grad_cam": (14,)})]
+    assert swept == [["method=grad_cam,mask", "resolution=112,14"], ["method=igos", "resolution=112,28"]]
+    # Nobody knows whether a network without a YAML has a layer for Grad-CAM at 28.
+    configs = {method: compose_config([f"method={method}", *RESNET18]) for method in ("igos", "grad_cam")}
+    assert len(lines({"igos": (28,), "grad_cam": (14,)})) == 2
+
+
+def test_a_command_says_everything_that_is_not_as_in_conf(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ["method.lambdas={28:[2.5,40],14:[1,2]}", "evaluate.batch_size=3"]
+    config = compose_config([*runs.words["igos"], *said])
+    (line,) = rerun.commands([(config, "method.noise=rgb")], str(runs.folder / "out"))
+    assert planned(line, monkeypatch, capsys) == {("igos", 14)}
+    config.method["noise"] = "rgb"
+    assert compose_config(shlex.split(line)[2:]) == config
+    del config.method["lambdas"][28]  # no word takes a key away
+    assert list(rerun.commands([(config, "seed=1")], "out")) == ["(what made igos at 14, with seed=1)"]
+    config.method["name"] = "of_my_own"
+    assert list(rerun.commands([(config, "seed=1")], "out")) == ["(what made of_my_own at 14, with seed=1)"]
+
+
+def test_a_run_that_was_extended_is_made_as_large(runs: Runs) -> None:
+    _, cell = stored.reference_cells(stored.finished_runs(str(runs.folder / "out"), MODEL, "folder"), seed=0)
+    run_json = cell.directory.read_provenance()
+    assert run_json is not None
+    run_json["config"]["data"]["limit"] = 1  # as of its first start
+    try:
+        before = (cell.directory.path / "run.json").read_bytes()
+        cell.directory.write_provenance(run_json)
+        assert stored.config_of(cell).data.limit == 2
+        assert stored.config_of(cell, 1).data.limit == 1
+        assert stored.config_of(cell, 7).data.limit == 2
+    finally:
+        (cell.directory.path / "run.json").write_bytes(before)
+
+
+def test_only_finished_runs_count(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(runs.folder / "out", tmp_path / "out")
+    (listing,) = tmp_path.glob(f"out/runs/*/*/mask/14/{runs.outcomes['mask'].directory.name}/images.txt")
+    listing.write_text(listing.read_text() + "another.png\n")  # asked for later, and killed before it was done
+    capsys.readouterr()
+    found = stored.finished_runs(str(tmp_path / "out"), MODEL, "folder")
+    assert runs.outcomes["igos"].directory.name in (keys := {cell.run_key for cell in found})
+    assert runs.outcomes["mask"].directory.name not in keys
+    assert f"passed over, 2 of 3 images are done: {listing.parent}" in capsys.readouterr().out
+
+
+def test_of_several_runs_the_one_as_in_conf_counts(runs: Runs, tmp_path: Path) -> None:
+    _, quick = stored.reference_cells(stored.finished_runs(str(runs.folder / "out"), MODEL, "folder"), seed=0)
+    config = plain(asdict(compose_config(["method=mask", "resolution=14"])))
+    usual = replace(quick, run_key="usual", directory=RunDirectory(tmp_path, "paper-0"))
+    usual.directory.write_provenance({"config": config})
+    assert stored.reference_cells([quick, usual], seed=0) == [usual]
+    with pytest.raises(UserError, match=r"2 runs of mask at 14: .*; move all but one away"):
+        stored.reference_cells([quick, quick], seed=0)
+    with pytest.raises(UserError, match="no run of seed=1"):
+        stored.reference_cells([quick, usual], seed=1)
+
+
 # By hand
 
 
-def stored(method: str, deletion: float, insertion: float, ties: float) -> protocol_sensitivity.Stored:
-    """A run at 2 on one image, with flat curves."""
-    paper = Protocol.from_config(ProtocolConfig())
-    provenance = {"method": method, "resolution": 2, "map_key": method, "config": {"method": {"name": method}}}
-    found = protocol_sensitivity.Stored(Path(method), provenance, paper, {"image": {"ties": str(ties)}})
-    found.curves = {"image": (np.full(5, deletion, np.float32), np.full(5, insertion, np.float32))}
-    return found
+def flat(folder: Path, method: str, deletion: float, insertion: float, ties: float) -> Cell:
+    """A cell at 2 on one image, with flat curves."""
+    directory = RunDirectory(folder / method, "paper-0")
+    names = np.array(["image"])
+    curves = {"deletion": np.full((1, 5), deletion, np.float32), "insertion": np.full((1, 5), insertion, np.float32)}
+    directory.write_maps(0, {"image_id": names, "saliency_map": np.zeros((1, 1, 2, 2), np.float32)})
+    row = {"image_id": "image", "status": "ok", "ties": ties}
+    directory.commit(0, {"image_id": names, "hits": np.arange(5), **curves}, [row])
+    rows = pd.DataFrame([row]).set_index("image_id")
+    return Cell("m", "d", "paper", method, 2, "", method, {}, 1, 0, rows, directory)
 
 
-def test_ranks_and_changed_places() -> None:
-    cells = [stored("a", 0.125, 0.5, 0.9), stored("b", 0.25, 0.75, 0.0), stored("c", 0.5, 0.25, 0.1)]
-    options = protocol_sensitivity.Options(model="m", data="d")
-    table = pd.DataFrame(
-        [
-            ("m", "d", "ties", "0", "a", 2, 1, 0.375, 0.5, 0.25, 0.0),  # b is passed: it was 0.125, b stays at 0.25
-            ("m", "d", "ties", "0", "c", 2, 1, 0.5, 0.25, 0.0, 0.0),
-            ("other", "d", "ties", "0", "a", 2, 1, 0.0, 1.0, 0.0, 0.0),
-        ],
-        columns=list(protocol_sensitivity.COLUMNS[:11]),
-    )
-    found = protocol_sensitivity.compared(table, cells, options).set_index("method").sort_index()
+def test_ranks_and_changed_places(tmp_path: Path) -> None:
+    cells = [flat(tmp_path, *cell) for cell in (("a", 0.125, 0.5, 0.9), ("b", 0.25, 0.75, 0.0), ("c", 0.5, 0.25, 0.1))]
+    out = tmp_path / "table.csv"
+    other = pd.DataFrame(columns=list(protocol_sensitivity.COLUMNS))
+    other.loc[0] = ["other", "d", "ties", "0", "a", 2, 1, 0.0, 1.0, 0.0, 0.0, 7, 7, 7, 7, "key"]
+    other.to_csv(out, index=False)
+    options = protocol_sensitivity.Options(model="m", data="d", out=str(out), choices=[])
+    table = protocol_sensitivity.Table(options)
+    assert protocol_sensitivity.fill(table, cells, cells, options) == []
+    ties = next(variant for variant in protocol_sensitivity.variants() if variant.choice == "ties")
+    for cell, deletion, insertion in ((cells[0], 0.375, 0.5), (cells[2], 0.5, 0.25)):  # b is passed: a was 0.125
+        before = stored.stored_areas(cell, ties.reference, ["image"])
+        table.put(ties, cell, cell.run_key, np.array([[deletion], [insertion]]), before)
+    table.put(ties, cells[0], "", np.zeros((2, 1)), np.zeros((2, 1)))  # as if, on fewer images, it had no ties
+    table.write()
+
+    ranked = table.ranked()
+    found = ranked[(ranked["choice"] == "ties") & (ranked["value"] == "0")].set_index("method").sort_index()
     assert found["deletion_rank"].tolist() == [2, 1, 3]
     assert found["deletion_rank_reference"].tolist() == [1, 2, 3]
     assert found["insertion_rank"].tolist() == found["insertion_rank_reference"].tolist() == [2, 1, 3]
-    assert found["row"].isna().tolist() == [False, True, False]  # b has no ties, and so no row
-    said = protocol_sensitivity.summary(found.reset_index()).splitlines()
-    deletion = next(line for line in said if line.startswith("ties=0") and " deletion " in line)
-    assert deletion.split()[2:7] == ["2", "+0.1250", "0.1250", "+0.2500", "0.333"]  # one of three pairs the other way
-    assert "a and b at 2 (-0.1250 -> +0.1250)" in deletion
-    insertion = next(line for line in said if line.startswith("ties=0") and " insertion " in line)
-    assert insertion.split()[-2:] == ["1.000", "-"]
+    assert found["run_key"].tolist() == ["a", "", "c"]  # b has no ties
+    written = pd.read_csv(out)
+    assert written[["model", "method", "deletion_rank"]].to_numpy().tolist() == [
+        ["m", "a", 2], ["m", "c", 3], ["other", "a", 7],
+    ]  # fmt: skip
+
+    said = protocol_sensitivity.summary(ranked).splitlines()
+    deletion, insertion, swap = (line for line in said if line.startswith("ties=0"))
+    assert deletion.split()[1:] == ["deletion", "2", "+0.1250", "0.1250", "+0.2500", "0.333", "1", "of", "3"]
+    assert insertion.split()[-4:] == ["1.000", "0", "of", "3"]
+    assert swap.split(maxsplit=2)[1:] == ["deletion", "a - b at 2: -0.1250 -> +0.1250"]
+    assert not any(line.startswith("noise") for line in said)  # nothing draws noise
 
 
 def test_ties_in_random_order() -> None:
     values = torch.tensor([[[0.0, 0.5, 0.0], [0.0, -1.0, 0.5], [2.0, 0.0, -0.0]]])
-    found = [
-        protocol_sensitivity.without_ties(values, torch.Generator().manual_seed(seed)).flatten() for seed in range(50)
-    ]
+    found = [stored.without_ties(values, torch.Generator().manual_seed(seed)).flatten() for seed in range(50)]
     for ranks in found:
         assert sorted(ranks.tolist()) == list(range(1, 10))
         assert values.flatten()[ranks.argsort(descending=True)].tolist() == [2, 0.5, 0.5, 0, 0, 0, 0, 0, -1]
@@ -230,11 +336,14 @@ def test_ties_in_random_order() -> None:
     assert set(first_zero) == {0, 1, 2, 3, 4}
 
 
-def test_steps_that_are_not_stored_are_refused() -> None:
-    cell = stored("a", 0.1, 0.5, 0.0)
+def test_what_is_not_stored_is_refused(tmp_path: Path) -> None:
+    cell = flat(tmp_path, "a", 0.1, 0.5, 0.0)
+    paper = stored.protocol_of("paper")
+    assert stored.stored_areas(cell, paper, ["image"]).flatten() == pytest.approx([0.1, 0.5])
     with pytest.raises(AssertionError, match="not among those that are stored"):
-        cell.provenance["resolution"] = 28
-        cell.areas(Protocol.from_config(ProtocolConfig(n_steps=30)), ["image"])
+        stored.stored_areas(replace(cell, resolution=28), replace(paper, n_steps=30), ["image"])
+    with pytest.raises(UserError, match="a has lost the map or the curves of another: start the run again"):
+        stored.stored_areas(cell, paper, ["image", "another"])
 
 
 def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,5 +352,7 @@ def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert protocol_sensitivity.main(["choices=[steps]"]) == 2
     assert "unknown choice 'steps'" in capsys.readouterr().err
     assert protocol_sensitivity.main(["limit=many"]) == 2
+    assert protocol_sensitivity.main(["limit=0"]) == 2
+    assert "limit must be at least 1, found 0" in capsys.readouterr().err
     assert protocol_sensitivity.main([f"results_dir={tmp_path}"]) == 2
     assert "no finished runs under" in capsys.readouterr().err

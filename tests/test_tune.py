@@ -21,6 +21,7 @@ import tune  # noqa: E402
 def scores(table: dict[float, list[float]]) -> pd.DataFrame:
     """l1 -> insertion of three images; deletion is 0.1."""
     key = {"model": "m", "method": "igos", "resolution": 28, "l2": 1.0, "deletion_auc": 0.1}
+    key |= {"precision": "fp32", "n_steps": 200, "seed": 0}
     return pd.DataFrame(
         [
             {**key, "l1": l1, "image_id": f"i{i}", "insertion_auc": value}

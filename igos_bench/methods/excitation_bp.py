@@ -25,15 +25,16 @@ convolution would turn its W+ around. Always in float32, whatever `precision` sa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor, nn
-
-from ..evaluate import Evaluator
+from ..lazy import torch
 from ..perturb import Baseline
-from .excitation_rules import rules_in_force
 from .registry import Resolutions, layer_at, register
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..evaluate import Evaluator
 
 
 @register
@@ -81,6 +82,8 @@ def winning_probability(network: nn.Module, layer: nn.Module, images: Tensor, ta
     Raises:
         UserError: The network has something between the layer and the logits for which there is no rule.
     """
+    from .excitation_rules import rules_in_force  # its classes are torch's own: it cannot do without
+
     with torch.enable_grad(), rules_in_force(network, layer) as rules:
         logits = network(images)
     winners = torch.zeros_like(logits).scatter_(1, targets[:, None], 1)

@@ -11,14 +11,16 @@ equations 1 and 2. The map is not upsampled here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from ..evaluate import Evaluator
 from ..perturb import Baseline
 from .registry import Resolutions, layer_at, register
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ..evaluate import Evaluator
 
 
 @register

@@ -13,18 +13,21 @@ Deviations, with METHODS.md: noise as the authors' code adds it (`noise=authors`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UserError
-from ..evaluate import Evaluator
+from ..lazy import torch
 from ..perturb import IMAGENET_STD, Baseline, blend, upsample, upsample_adjoint
+from .draws import drawn_ahead
 from .registry import Resolutions, register
 from .regulariser import check_lambdas, lambdas_at, regulariser, regulariser_gradient
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evaluate import Evaluator
 
 TV_EXPONENT = 2
 NOISE_SIGMA = {  # in [0, 1] units, for red, green, blue
@@ -93,8 +96,9 @@ class Igos:
         masks = images.new_ones(len(images), 1, resolution, resolution)
         probability = evaluate.probability(blend(images, baselines, masks), targets)
         history = [probability]  # f_c(Phi(x, M)) at the beginning of every iteration
+        noises = drawn_ahead(generators, (self.path_steps, *images.shape[1:]), rounds=self.iterations)
         for iteration in range(self.iterations):
-            slope = self.path_gradient(evaluate, images, targets, baselines, masks, generators)
+            slope = self.path_gradient(evaluate, images, targets, baselines, masks, noises)
             direction = slope + regulariser_gradient(masks, l1, l2, TV_EXPONENT)
             masks, probability = self.line_search(
                 evaluate, images, targets, baselines, masks, probability, direction, l1, l2
@@ -110,24 +114,28 @@ class Igos:
         targets: Tensor,
         baselines: Tensor,
         masks: Tensor,
-        generators: list[torch.Generator],
+        noises: Iterator[Tensor],
     ) -> Tensor:
         """Gradient to the masks (B,1,r,r) of (1/S) sum_s f_c(baseline + (s/S) up(M) (x - baseline) + n_s).
 
         In closed form from the gradient to the input: only the sum over the path goes through the upsampling's adjoint.
+        `noises` gives the standard normal draws (S,3,H,W) of the next image.
         """
         steps = self.path_steps
-        size = images.shape[-1]
         difference = images - baselines
-        masked = difference * upsample(masks, size)
+        masked = difference * upsample(masks, images.shape[-1])
         sigma = images.new_tensor(NOISE_SIGMA[self.noise]).view(3, 1, 1)
         total = torch.zeros_like(images)
-        share = (torch.arange(1, steps + 1, dtype=images.dtype, device=images.device) / steps).view(-1, 1, 1, 1)
-        for b, generator in enumerate(generators):
-            path = torch.randn(steps, *images.shape[1:], generator=generator).to(images)
-            path.mul_(sigma).addcmul_(share, masked[b]).add_(baselines[b])
-            for rows, _, slopes in evaluate.gradients(path, targets[b].expand(steps)):
-                total[b] += (share[rows] * slopes).sum(0)
+        share = torch.arange(1, steps + 1, dtype=images.dtype, device=images.device) / steps
+        for b in range(len(images)):
+            noise = next(noises)
+
+            def points(rows: slice, b: int = b, noise: Tensor = noise) -> Tensor:
+                clean = torch.addcmul(baselines[b], share[rows].view(-1, 1, 1, 1), masked[b])
+                return clean.addcmul_(noise[rows].to(images), sigma)
+
+            for rows, _, slopes in evaluate.gradients(points, targets[b].expand(steps)):
+                total[b] += torch.tensordot(share[rows], slopes, dims=1)
         return upsample_adjoint((total * difference).sum(1, keepdim=True) / steps, masks.shape[-1])
 
     def line_search(

@@ -11,15 +11,17 @@ Deviation, with METHODS.md: from the blurred image instead of black.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UserError
-from ..evaluate import Evaluator
+from ..lazy import torch
 from ..perturb import Baseline
 from .registry import Resolutions, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evaluate import Evaluator
 
 
 @register

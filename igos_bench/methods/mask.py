@@ -17,16 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UserError
-from ..evaluate import Evaluator
+from ..lazy import torch
 from ..perturb import IMAGENET_STD, Baseline, blend, upsample_adjoint
+from .draws import drawn_ahead
 from .registry import Resolutions, register
 from .regulariser import check_lambdas, lambdas_at, regulariser_gradient
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evaluate import Evaluator
 
 TV_EXPONENT = 3
 NOISE_SIGMA = {  # in [0, 1] units, for red, green, blue
@@ -90,9 +93,10 @@ class Mask:
         difference = images - baselines
         masks = images.new_ones(len(images), 1, resolution, resolution)
         adam = torch.optim.Adam([masks], lr=self.learning_rate)
+        noises = drawn_ahead(generators, (1, *images.shape[1:]), rounds=self.iterations)
         for _ in range(self.iterations):
-            draws = [torch.randn(1, *images.shape[1:], generator=generator) for generator in generators]
-            noisy = blend(images, baselines, masks) + torch.cat(draws).to(images) * sigma
+            noise = torch.cat([next(noises) for _ in generators])
+            noisy = blend(images, baselines, masks).addcmul_(noise.to(images), sigma)
             _, slopes = evaluate.gradient(noisy, targets)
             slope = upsample_adjoint((slopes * difference).sum(1, keepdim=True), resolution)
             masks.grad = slope + regulariser_gradient(masks, l1, l2, TV_EXPONENT)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from ..errors import UserError, first_line, unknown
-from ..evaluate import Evaluator
 from ..perturb import Baseline
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from ..evaluate import Evaluator
 
 ENTRY_POINT_GROUP = "igos_bench.methods"
 

@@ -7,10 +7,12 @@ neighbours of one direction (METHODS.md): exponent 2 for I-GOS, 3 for Mask.
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def regulariser(masks: Tensor, l1: Tensor, l2: Tensor, exponent: int) -> Tensor:

@@ -15,16 +15,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import UserError
-from ..evaluate import Evaluator
+from ..lazy import F, torch
 from ..perturb import Baseline, blend
 from .registry import Resolutions, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evaluate import Evaluator
 
 MASKS_AT_ONCE = 64  # in the weighted sum; fixed, because the order of a sum shows in its last digits
 

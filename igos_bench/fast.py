@@ -1,0 +1,119 @@
+"""A network and its faster equal: batch norm folded away, channels last, and on a CPU the calls of `onednn`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection
+from functools import lru_cache
+from typing import cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from . import onednn
+from .config import INPUT_SIZE, Precision
+from .errors import first_line
+from .fold import fold_batch_norms
+from .network import Normalised
+
+LOGIT_TOLERANCE = 1e-4  # times max(1, |logit|)
+GRADIENT_TOLERANCE = 0.05  # of the gradient's norm: rounding moves activations over the kinks of ReLUs, 0.006 was seen
+
+
+class FastNetwork(Normalised):
+    """A traced network that computes what another one does.
+
+    Args:
+        body: from `fold_batch_norms`, its nodes marked with the layers that they are the outputs of.
+        network: the other one.
+    """
+
+    def __init__(self, body: fx.GraphModule, network: Normalised) -> None:
+        super().__init__(body, network.mean.flatten().tolist(), network.std.flatten().tolist())
+        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.tapped = lru_cache(maxsize=4)(self._tapped)
+
+    def _tapped(self, layer: str) -> tuple[nn.Module, nn.Module] | None:
+        """The same network with a module of its own behind a layer, to be hooked; None where it lost that layer.
+
+        Args:
+            layer: a module's name in the body of the network that this one is an equal of.
+
+        Returns:
+            The network, which shares all modules with this one, and the module, which gives out what it gets.
+        """
+        body = cast(fx.GraphModule, self.body)
+        graph = fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
+        output = graph.graph_copy(body.graph, copies)
+        marked = [copy for node, copy in copies.items() if layer in node.meta.get("layers", ())]
+        if len(marked) != 1:
+            return None
+        graph.output(output)
+        with graph.inserting_after(marked[0]):
+            tap = graph.call_module("tap", (marked[0],))
+        marked[0].replace_all_uses_with(tap, lambda reader: reader is not tap)
+        traced = fx.GraphModule({**dict(body.named_modules()), "tap": nn.Identity()}, graph)
+        tapped = Normalised(traced, self.mean.flatten().tolist(), self.std.flatten().tolist())
+        return tapped.to(self.mean.device).eval(), traced.get_submodule("tap")
+
+
+def speed_up(
+    network: Normalised, device: torch.device, precision: Precision = Precision.fp32, layers: Collection[str] = ()
+) -> tuple[Normalised, bool]:
+    """The faster equal of a network on a device, or the network itself in channels_last where there is none.
+
+    Args:
+        network: in eval mode, on the CPU.
+        device: where it will run.
+        precision: what it will run in; `bf16` under autocast.
+        layers: names of modules whose outputs it shall be able to show, see `FastNetwork.tapped`.
+
+    Returns:
+        It, on the device, and whether batch norms were folded in it. It is checked against `network`: logits within
+        1e-4, the gradient within 5 % of its norm. Where it fails it is left out, with a warning.
+    """
+    try:
+        fast, folded = _built(network, device, Precision.fp32, layers)
+        if fast is not network and (fault := _fault(network, fast)):
+            warnings.warn(f"the network is left as it is: made faster, {fault}", stacklevel=3)
+            fast, folded = network, False
+        elif fast is not network and precision is not Precision.fp32:
+            fast, folded = _built(network, device, precision, layers)
+    except Exception as error:  # torch.fx meets arbitrary Python
+        reason = f"batch norm is not folded: the network cannot be traced ({first_line(error)})"
+        warnings.warn(reason, stacklevel=3)
+        fast, folded = network, False
+    return fast.to(memory_format=torch.channels_last).to(device), folded
+
+
+def _built(
+    network: Normalised, device: torch.device, precision: Precision, layers: Collection[str]
+) -> tuple[Normalised, bool]:
+    body, folded = fold_batch_norms(network.body, layers)
+    dtype = torch.float32 if precision is Precision.fp32 else torch.bfloat16
+    fused = onednn.fuse(body, dtype) if device.type == "cpu" and onednn.is_available(dtype) else 0
+    return (FastNetwork(body, network) if folded or fused else network), folded > 0
+
+
+def _fault(network: nn.Module, fast: nn.Module) -> str | None:
+    """What is wrong with the fast network on random images; None where nothing is."""
+    images = torch.rand(2, 3, INPUT_SIZE, INPUT_SIZE, generator=torch.Generator().manual_seed(0))
+    logits, slope = _logits_and_slope(network, images)
+    others, other_slope = _logits_and_slope(fast, images.to(memory_format=torch.channels_last))
+    moved = float(((others - logits).abs() / logits.abs().clamp(min=1)).max())
+    if not moved <= LOGIT_TOLERANCE:
+        return f"its logits move by {moved:.2g}"
+    turned = float((other_slope - slope).norm() / slope.norm().clamp(min=torch.finfo(slope.dtype).tiny))
+    if not turned <= GRADIENT_TOLERANCE:
+        return f"its gradient moves by {turned:.2g} of its norm"
+    return None
+
+
+def _logits_and_slope(network: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and the gradient of the largest one to the images."""
+    with torch.enable_grad():
+        inputs = images.detach().requires_grad_()
+        logits = network(inputs)
+        (slope,) = torch.autograd.grad(logits.max(1).values.sum(), inputs)
+    return logits.detach(), slope

@@ -1,0 +1,267 @@
+"""A folded network on a CPU, in oneDNN's own terms: convolution, bias and ReLU in one call, the gradient another.
+
+torch runs a convolution, then its ReLU over the output again, and arranges the weights anew in every call. oneDNN does
+the first two in one pass over memory, with weights that are arranged once; torch's own compiler calls it so, and these
+are its operators. The gradient to the input of a convolution of stride 1 is again a convolution, of the gradient with
+the kernel turned around,
+
+    d/dx sum(g . (w * x)) = turned(w) * g,    padding k - 1 - p,
+
+and runs the same way. What it is worth stands in results/bench.csv. It needs no compiler, and where a torch lacks these
+operators, or a network has a convolution of another kind, that part runs as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from .fold import ReLU6, SameConvolution
+
+SHAPES_KEPT = 8
+"""For how many shapes of inputs a convolution keeps its arranged weights: a full micro-batch, and rests of others."""
+
+
+class _Rectifier(NamedTuple):
+    """A ReLU in oneDNN's words, and its backward pass: gradient, outputs, where to write."""
+
+    name: str
+    scalars: list[float]
+    backward: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+_RELU = _Rectifier("relu", [], lambda g, y, out: torch.ops.aten.threshold_backward.grad_input(g, y, 0, grad_input=out))
+_RELU6 = _Rectifier(
+    "hardtanh", [0.0, 6.0], lambda g, y, out: torch.ops.aten.hardtanh_backward.grad_input(g, y, 0, 6, grad_input=out)
+)
+_MODULES: dict[type[nn.Module], _Rectifier] = {nn.ReLU: _RELU, nn.ReLU6: _RELU6, ReLU6: _RELU6}
+_FUNCTIONS = {torch.relu: _RELU, F.relu: _RELU, F.relu6: _RELU6}
+
+
+def is_available(dtype: torch.dtype) -> bool:
+    """Whether this torch has the operators, and the processor the type."""
+    names = ("_convolution_pointwise", "_reorder_convolution_weight", "_is_mkldnn_bf16_supported")
+    there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    return there and (dtype is torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+
+
+class _Arranged(NamedTuple):
+    """What a convolution needs for inputs of one shape; `turned` is None where the gradient is torch's own."""
+
+    weight: Tensor
+    padding: tuple[int, int]
+    turned: Tensor | None
+    turned_padding: tuple[int, int]
+    size: tuple[int, int]
+
+
+class FusedConvolution(nn.Module):
+    """A convolution, its bias and the ReLU behind it in one call.
+
+    Args:
+        convolution: an `nn.Conv2d` or `SameConvolution` without dilation, padded with zeros.
+        rectifier: what stands behind it, if anything does.
+        owns_gradient: nobody else reads the gradient that its output gets: it may be overwritten.
+        dtype: of the products; inputs of another type are converted.
+    """
+
+    def __init__(
+        self,
+        convolution: nn.Conv2d | SameConvolution,
+        rectifier: _Rectifier | None,
+        *,
+        owns_gradient: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.stride = (convolution.stride[0], convolution.stride[1])
+        self.groups = convolution.groups
+        self.bias = None if convolution.bias is None else convolution.bias.detach().to(dtype)
+        self.rectifier = rectifier
+        self.owns_gradient = owns_gradient
+        self.dtype = dtype
+        self._arranged = lru_cache(SHAPES_KEPT)(self._arrange)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs (N,C,H,W) -> outputs (N,K,h,w) of type `dtype`."""
+        if torch.is_grad_enabled() and inputs.requires_grad:
+            return cast(Tensor, _Differentiable.apply(inputs, self))
+        return self.run(inputs)
+
+    def run(self, inputs: Tensor) -> Tensor:
+        """`forward`, without autograd."""
+        inputs = inputs.to(self.dtype)
+        arranged = self._arranged(tuple(inputs.shape))
+        name, scalars = (self.rectifier.name, self.rectifier.scalars) if self.rectifier else ("none", [])
+        return _convolve(
+            inputs, arranged.weight, self.bias, arranged.padding, self.stride, self.groups, name, scalars
+        )  # fmt: skip
+
+    def input_gradient(self, gradient: Tensor, shape: torch.Size) -> Tensor:
+        """From the gradient (N,K,h,w) of the convolution's output to that of its inputs, of `shape` (N,C,H,W)."""
+        arranged = self._arranged(tuple(shape))
+        if arranged.turned is not None:
+            spread = self._spread(gradient, arranged.size)
+            return _convolve(
+                spread,
+                arranged.turned,
+                None,
+                arranged.turned_padding,
+                (1, 1),
+                self.groups,
+            )
+        weight, padding = self._kernel(shape)
+        # Only its shape and format are looked at.
+        inputs = torch.empty(shape, dtype=self.dtype, memory_format=torch.channels_last)
+        slope, _, _ = torch.ops.aten.convolution_backward(
+            gradient, inputs, weight.to(self.dtype), None, self.stride, padding, (1, 1), False, (0, 0), self.groups,
+            (True, False, False),
+        )  # fmt: skip
+        return cast(Tensor, slope)
+
+    def _spread(self, gradient: Tensor, size: tuple[int, int]) -> Tensor:
+        """A strided convolution's gradient on the grid of its inputs, (N,K,*size), with zeros between."""
+        if self.stride == (1, 1):
+            return gradient
+        spread = gradient.new_zeros(len(gradient), *size, gradient.shape[1]).permute(0, 3, 1, 2)
+        spread[:, :, :: self.stride[0], :: self.stride[1]][:, :, : gradient.shape[2], : gradient.shape[3]] = gradient
+        return spread
+
+    @property
+    def _turns(self) -> bool:
+        """Whether the gradient is a convolution of ours.
+
+        Of strided ones only the depthwise in bfloat16: oneDNN's own backward pass of these takes 30 times longer.
+        """
+        is_depthwise = self.groups == self.convolution.weight.shape[0] and self.convolution.weight.shape[1] == 1
+        return self.stride == (1, 1) or (is_depthwise and self.dtype is torch.bfloat16)
+
+    def _kernel(self, shape: tuple[int, ...]) -> tuple[Tensor, tuple[int, int]]:
+        if isinstance(self.convolution, SameConvolution):
+            return self.convolution.symmetric((shape[2], shape[3]))
+        return self.convolution.weight, cast(tuple[int, int], self.convolution.padding)
+
+    def _arrange(self, shape: tuple[int, ...]) -> _Arranged:
+        weight, padding = self._kernel(shape)
+        arrange = torch.ops.mkldnn._reorder_convolution_weight
+        outputs, inputs, height, width = weight.shape  # `inputs` of one group
+        turned_padding = (height - 1 - padding[0], width - 1 - padding[1])
+        # The gradient's size, spread out to stride 1.
+        size = (shape[2] + 2 * padding[0] - height + 1, shape[3] + 2 * padding[1] - width + 1)
+        turned = None
+        if self._turns and min(turned_padding) >= 0:
+            by_group = weight.view(self.groups, outputs // self.groups, inputs, height, width)
+            kernel = by_group.transpose(1, 2).flip(-1, -2).reshape(-1, outputs // self.groups, height, width)
+            turned = arrange(
+                kernel.to(self.dtype).contiguous(), turned_padding, (1, 1), (1, 1), self.groups,
+                (shape[0], outputs, *size),
+            )  # fmt: skip
+        kept = arrange(weight.to(self.dtype).contiguous(), padding, self.stride, (1, 1), self.groups, shape)
+        return _Arranged(kept, padding, turned, turned_padding, size)
+
+
+def _convolve(
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: tuple[int, int],
+    stride: tuple[int, int],
+    groups: int,
+    rectifier: str = "none",
+    scalars: list[float] | None = None,
+) -> Tensor:
+    outputs: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        inputs, weight, bias, padding, stride, (1, 1), groups, rectifier, scalars or [], ""
+    )
+    return outputs
+
+
+class _Differentiable(torch.autograd.Function):
+    """A `FusedConvolution`; only its outputs are kept for the backward pass, and those only where a ReLU is behind."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, convolution: FusedConvolution) -> Tensor:
+        outputs = convolution.run(inputs)
+        ctx.convolution, ctx.shape, ctx.dtype = convolution, inputs.shape, inputs.dtype
+        if convolution.rectifier:
+            ctx.save_for_backward(outputs)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        convolution: FusedConvolution = ctx.convolution
+        gradient = gradients[0].contiguous(memory_format=torch.channels_last)
+        if convolution.rectifier:
+            (outputs,) = ctx.saved_tensors
+            # In bfloat16 writing into the gradient is the slower way.
+            owned = (convolution.owns_gradient or gradient is not gradients[0]) and gradient.dtype is torch.float32
+            out = gradient if owned else torch.empty_like(gradient)
+            gradient = convolution.rectifier.backward(gradient, outputs, out)
+        return convolution.input_gradient(gradient, ctx.shape).to(ctx.dtype), None
+
+
+def fuse(traced: fx.GraphModule, dtype: torch.dtype) -> int:
+    """Replaces every convolution of a traced network, with the ReLU that alone reads it; returns how many.
+
+    With bfloat16 the linear layers' weights become that too, so that autocast has nothing to convert in each call.
+    """
+    graph = traced.graph
+    modules = dict(traced.named_modules())
+    for node in list(graph.nodes):  # what stands between a convolution and its ReLU and does nothing
+        if node.op == "call_module" and isinstance(modules[str(node.target)], nn.Identity):
+            _take_over(cast(fx.Node, node.args[0]), node)
+    convolutions = [node for node in graph.nodes if node.op == "call_module" and _is_plain(modules[str(node.target)])]
+    rectifiers = {node: _absorb_rectifier(node, modules) for node in convolutions}
+    for node in convolutions:
+        fused = FusedConvolution(
+            cast(nn.Conv2d, modules[str(node.target)]),
+            rectifiers[node],
+            owns_gradient=len(node.users) == 1 and next(iter(node.users)) in rectifiers,
+            dtype=dtype,
+        )
+        name = f"fused_{len(rectifiers)}_{node.name}"
+        traced.add_submodule(name, fused)
+        node.target = name
+    if dtype is not torch.float32:
+        for module in modules.values():
+            if isinstance(module, nn.Linear):
+                module.to(dtype)
+    traced.delete_all_unused_submodules()
+    graph.lint()
+    traced.recompile()
+    return len(convolutions)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    if type(module) is nn.Conv2d:
+        return module.dilation == (1, 1) and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return isinstance(module, SameConvolution)
+
+
+def _absorb_rectifier(node: fx.Node, modules: dict[str, nn.Module]) -> _Rectifier | None:
+    """Takes the ReLU that alone reads the node out of the graph."""
+    if len(node.users) != 1:
+        return None
+    (reader,) = node.users
+    if reader.op == "call_module":
+        rectifier = _MODULES.get(type(modules[str(reader.target)]))
+    elif reader.op == "call_function":
+        rectifier = _FUNCTIONS.get(cast(Any, reader.target))
+    else:
+        rectifier = None
+    if rectifier:
+        _take_over(node, reader)
+    return rectifier
+
+
+def _take_over(node: fx.Node, reader: fx.Node) -> None:
+    """Takes a reader out of the graph: what it gave out, and was the output of, the node is from now on."""
+    node.meta["layers"] = reader.meta.get("layers", set())
+    reader.replace_all_uses_with(node)
+    node.graph.erase_node(reader)
