@@ -221,7 +221,7 @@ def grad_cam(block: Block) -> Case:
         ours=partial(explain, method, evaluate, subject, GRAD_CAM_RESOLUTION),
         peers=[Peer("pytorch-grad-cam", call, block.released)],
         difference=relative,
-        tolerance=block.tolerance(1e-3, 0.2),
+        tolerance=block.tolerance(1e-3, 0.7),
         goes_to_the_input=False,
     )
 
@@ -240,7 +240,7 @@ def excitation_bp(block: Block) -> Case:
         ours=partial(explain, method, evaluate, subject, RESOLUTION),
         peers=[Peer("torchray", call, network)],
         difference=relative,
-        tolerance=block.tolerance(1e-3, 0.2),
+        tolerance=block.tolerance(1e-3, 0.7),
         goes_to_the_input=False,
     )
 

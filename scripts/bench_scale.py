@@ -40,9 +40,10 @@ from PIL import Image
 from igos_bench import images
 from igos_bench.clock import peak_memory_mb
 from igos_bench.errors import UserError
+from igos_bench.network import Normalised
 from igos_bench.overrides import compose_config
 from igos_bench.perturb import Baseline
-from igos_bench.prepare import Run, prepare
+from igos_bench.prepare import prepare
 from igos_bench.runner import execute
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,7 +100,7 @@ def measure(root: Path, results: Path, count: int) -> dict[str, Any]:
     """One run of so many images; milliseconds an image."""
     words = [f"data.root={root}", f"data.limit={count}", f"results_dir={results}"]
     run = prepare(compose_config([*WORDS, *words]))
-    with stopwatches(run) as spent:
+    with stopwatches() as spent:
         started = time.perf_counter()
         outcome = execute(run, lambda _count, _rows: None)
         seconds = time.perf_counter() - started
@@ -122,22 +123,20 @@ def measure(root: Path, results: Path, count: int) -> dict[str, Any]:
 
 
 @contextmanager
-def stopwatches(run: Run) -> Iterator[dict[str, float]]:
+def stopwatches() -> Iterator[dict[str, float]]:
     """Time what goes into the network, both ways, into baselines, and into decoding in the threads."""
     spent: dict[str, float] = defaultdict(float)
-    classifier = run.classifier
     places: list[tuple[Any, str, str]] = [
-        (classifier.network, "forward", "network"),
+        (Normalised, "forward", "network"),
         (torch.autograd, "grad", "network"),
         (Baseline, "__call__", "baseline"),
         (images, "_read", "decoding"),
     ]
-    if classifier.fast_network is not classifier.network:
-        places.append((classifier.fast_network, "forward", "network"))
     with ExitStack() as stack:
         for owner, name, part in places:
-            stack.callback(_put_back, owner, name, vars(owner).get(name))
-            setattr(owner, name, _timed(getattr(owner, name), spent, part))
+            before = vars(owner)[name]
+            stack.callback(setattr, owner, name, before)
+            setattr(owner, name, _timed(before, spent, part))
         yield spent
 
 
@@ -153,13 +152,6 @@ def _timed(call: Callable[..., Any], spent: dict[str, float], part: str) -> Call
                 spent[part] += time.perf_counter() - started
 
     return timed
-
-
-def _put_back(owner: Any, name: str, before: Any) -> None:
-    if before is None:  # it was the class's
-        delattr(owner, name)
-    else:
-        setattr(owner, name, before)
 
 
 if __name__ == "__main__":

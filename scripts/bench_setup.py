@@ -14,8 +14,11 @@ import torch
 from random_vgg19 import write_vgg19
 from torch import Tensor, nn
 
+from igos_bench.batch_size import choose_batch_size
 from igos_bench.config import Precision
 from igos_bench.evaluate import Evaluator
+from igos_bench.fold import fold_batch_norms
+from igos_bench.network import Normalised
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import Run, prepare
 from igos_bench.rates import Way
@@ -76,12 +79,10 @@ def start(network: str, precision: Precision, setting: Setting, folder: Path) ->
 
 def evaluator(run: Run, method: str) -> Evaluator:
     """Our way to the network, as a run has it; every case has one of its own, which counts its passes."""
-    return Evaluator(
-        run.classifier.network,
-        run.classifier.fast_network,
-        precision=run.config.precision,
-        layers=run.classifier.layers_for(method),
-    )
+    classifier, precision = run.classifier, run.config.precision
+    name = f"{classifier.name}-{classifier.weights_sha256[:8]}"
+    size = choose_batch_size(run.config.evaluate.batch_size, name, classifier.fast_network, run.device, precision)
+    return Evaluator(classifier.network, classifier.fast_network, size, precision, layers=classifier.layers_for(method))
 
 
 # The ceiling.
@@ -90,18 +91,22 @@ USUAL = "as released, NCHW"
 
 
 def ways(run: Run) -> dict[str, Way]:
-    """Every way to run the network raw: folded or not, both memory formats; for bf16 also with weights in bf16."""
-    networks: dict[str, nn.Module] = {"as released": run.classifier.network}
-    if run.classifier.folded:
-        networks["folded"] = run.classifier.fast_network
+    """Every way to run the network raw: folded or not and ours, both memory formats; in bf16 also weights of that."""
+    network, precision = run.classifier.network, run.config.precision
+    plain: dict[str, nn.Module] = {"as released": network}
+    body, folded = fold_batch_norms(network.body)
+    if folded:
+        mean, std = (tensor.flatten().tolist() for tensor in (network.mean, network.std))
+        plain["folded"] = Normalised(body, mean, std).eval().requires_grad_(False).to(run.device)
     found = {}
-    for name, network in networks.items():
-        for layout, memory_format in (("NCHW", torch.contiguous_format), ("channels_last", torch.channels_last)):
-            other = copy.deepcopy(network).to(memory_format=memory_format)
+    for layout, memory_format in (("NCHW", torch.contiguous_format), ("channels_last", torch.channels_last)):
+        for name, one in plain.items():
+            other = copy.deepcopy(one).to(memory_format=memory_format)
             found[f"{name}, {layout}"] = Way(other, memory_format)
-            if run.config.precision is Precision.bf16:
+            if precision is Precision.bf16:
                 cast = _InBfloat16(copy.deepcopy(other).bfloat16())
                 found[f"{name}, {layout}, bf16 weights"] = Way(cast, memory_format)
+        found[f"ours, given {layout}"] = Way(run.classifier.fast_network, memory_format)
     return found
 
 

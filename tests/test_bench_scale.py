@@ -10,6 +10,7 @@ import torch
 
 from igos_bench import images
 from igos_bench.errors import UserError
+from igos_bench.network import Normalised
 from igos_bench.perturb import Baseline
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
@@ -21,9 +22,9 @@ COUNT = 7
 
 def test_a_run_is_taken_apart(tmp_path: Path) -> None:
     bench_scale.write_images(tmp_path / "images", COUNT)
-    before = (torch.autograd.grad, Baseline.__call__, images._read)
+    before = (torch.autograd.grad, Baseline.__call__, images._read, Normalised.forward)
     row = bench_scale.measure(tmp_path / "images", tmp_path / "results", COUNT)
-    assert (torch.autograd.grad, Baseline.__call__, images._read) == before
+    assert (torch.autograd.grad, Baseline.__call__, images._read, Normalised.forward) == before
     assert row["images"] == COUNT and row["peak_mb"] > 100
     parts = [row[f"{part}_ms"] for part in ("network", "waiting", "baseline", "harness")]
     assert sum(parts) == pytest.approx(row["seconds_ms"])
