@@ -3,11 +3,12 @@ PYTHON ?= python3.11 python3
 BIN := .venv/bin
 SAMPLE := .venv/sample.stamp
 DEV := .venv/dev.stamp
+BENCH := .venv/bench.stamp
 
-.PHONY: help demo test test-long check bench clean
+.PHONY: help demo test test-long check bench bench-scale clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(SAMPLE) ## I-GOS at 28 x 28 on the embedded sample
 	$(BIN)/igos-bench
@@ -23,8 +24,11 @@ check: $(DEV) ## format, lint and types
 	$(BIN)/ruff check
 	$(BIN)/mypy --strict igos_bench scripts
 
-bench: $(DEV) ## seconds an image against the tests' literal implementations
-	$(BIN)/python scripts/bench.py
+bench: $(BENCH) ## seconds an image beside other implementations: 20 minutes, or 3 with quick=true
+	$(BIN)/python scripts/bench.py $(if $(quick),quick=$(quick))
+
+bench-scale: $(DEV) ## seconds an image and memory from 50 to 5,000 images
+	$(BIN)/python scripts/bench_scale.py
 
 clean: ## remove .venv, caches and builds; results stay
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -42,6 +46,12 @@ $(SAMPLE): pyproject.toml constraints.txt | $(BIN)/pip
 $(DEV): pyproject.toml constraints.txt | $(BIN)/pip
 	$(call install,dev)
 	@touch $@ $(SAMPLE)  # dev has the sample in it: a later `make demo` installs nothing
+
+# Without what it asks for: opencv-python would overwrite grad-cam's opencv-python-headless and want a screen's
+# libraries. All the rest of it is in dev.
+$(BENCH): constraints.txt $(DEV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt quantus
+	@touch $@
 
 # pip is the last thing that `venv` writes: an interrupted attempt is made again.
 $(BIN)/pip:

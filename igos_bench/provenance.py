@@ -47,7 +47,7 @@ def describe(run: Run) -> dict[str, Any]:
         "weights_file": run.classifier.weights_file,
         "weights_file_sha256": run.classifier.weights_file_sha256,
         "manifest_sha256": run.manifest.sha256,
-        "git": _git(),
+        "git": git_state(),
         "versions": _versions(type(run.method).__module__),
         "device": str(run.device),
         "machine": platform.platform(),
@@ -83,7 +83,7 @@ def _versions(module: str) -> dict[str, str]:
     return found
 
 
-def _git() -> dict[str, Any] | None:
+def git_state() -> dict[str, Any] | None:
     """Commit of this code and whether its tree is dirty; None where it is not in a repository."""
     here = Path(__file__).parent
 

@@ -18,8 +18,9 @@ from .clock import Clock
 from .config import INPUT_SIZE, Precision
 from .evaluate import is_out_of_memory
 
-CONTENDER = 1.25  # times the best so far: a slower one is not measured again
+CONTENDERS = 4  # that are measured again: the fastest so far
 SHORTEST = 0.2  # seconds of one measurement: shorter ones are repeated
+COLD = 1.0  # seconds: what takes longer hardly shows that it runs for the first time
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,17 @@ def measure_rates(
     """
     best: dict[tuple[str, int], float] = {}
     for turn in range(rounds):
-        bound = CONTENDER * min(best.values(), default=math.inf)
+        contenders = sorted(best, key=lambda key: best[key])[:CONTENDERS]
         for name, way in ways.items():
             seconds = 0.0
             for size in sorted(sizes):
-                if turn and best.get((name, size), math.inf) > bound:
+                if turn and (name, size) not in contenders:
                     continue
                 if seconds * size > longest:  # going by the size before
                     break
                 run = _run(way, size, input_size, backward, precision, device)
                 try:
-                    if not turn:
+                    if not turn and seconds * size < COLD:
                         run()  # the first one allocates memory and chooses kernels
                     seconds = _seconds(run, device) / size
                 except RuntimeError as error:

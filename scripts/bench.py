@@ -1,155 +1,220 @@
-"""Seconds an image, ours against the tests' literal implementations: one process, alternating, results compared first.
+"""Seconds an image, ours against other implementations of the same thing: one process, alternating, results first.
 
-    python scripts/bench.py [images=2] [rounds=3] [resolution=28]
+    python scripts/bench.py [quick=true] [networks=[vgg19]] [precisions=[bf16]] [methods=[rise,igos]] [out=results]
 
-The literal code (tests/literal.py) runs the network as it comes (batch norm unfolded, NCHW), one image and one path
-point at a time; both sides have the same threads. A ratio is the median over rounds of theirs / ours, with the range.
+For each network and precision, first the ceiling: the best raw rates of the network, forward alone and forward with
+the gradient to the input, over ways to run it (`bench_setup.ways`) and micro-batch sizes. Then every method's whole
+call, through the `Evaluator` as a run makes it, beside its peers (`peers.py`), in this process, on the same threads.
+Results are compared before a time counts; a difference beyond the case's tolerance ends the bench with exit code 1.
+
+ratio        theirs / ours: the median of pairs, and their range
+passes       an image: forward passes alone, and forward passes with a backward one
+efficiency   passes that the peer's result needs, at the ceiling's rates, / our wall time: what we run beyond them, and
+             whatever is no pass, counts against us. For methods that go to the input, as the ceiling does.
+
+Written: OUT/bench.csv with the machine, versions, date and commit in its last columns, and OUT/bench.png. `quick=true`
+runs less of everything, in three minutes instead of twenty on two cores, and writes bench_quick.csv and .png.
 """
 
 from __future__ import annotations
 
-import platform
+import gc
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-import literal  # noqa: E402
+import bench_report  # noqa: E402
+from bench_cases import CASES, Block, Case, Peer  # noqa: E402
+from bench_report import Ceiling, Result  # noqa: E402
+from bench_setup import FULL, QUICK, USUAL, Setting, start, ways  # noqa: E402
 
-from igos_bench.batch import generator  # noqa: E402
-from igos_bench.config import RunConfig  # noqa: E402
-from igos_bench.evaluate import Evaluator  # noqa: E402
-from igos_bench.images import stream  # noqa: E402
-from igos_bench.methods.igos import Igos  # noqa: E402
-from igos_bench.metrics import deletion_insertion  # noqa: E402
-from igos_bench.overrides import compose_config  # noqa: E402
-from igos_bench.prepare import Run, prepare  # noqa: E402
+from igos_bench.config import Precision  # noqa: E402
+from igos_bench.errors import UserError  # noqa: E402
+from igos_bench.prepare import Run  # noqa: E402
+from igos_bench.rates import Rate, Way, measure_rates  # noqa: E402
+
+LONGEST_MICRO_BATCH = 6.0  # seconds; larger ones of VGG19 would take most of the time and gain nothing
+LONG = 5.0  # seconds: in a call that takes longer, warming up does not show
 
 
 @dataclass
 class Options:
-    """What to time: the first `images` of the sample, `rounds` pairs, at `resolution`."""
+    """What to run; `methods` empty is all, and `out` is a folder."""
 
-    images: int = 2
-    rounds: int = 3
-    resolution: int = 28
-
-
-@dataclass
-class Case:
-    """Two ways to one result for all images; `compare` says how far apart they are, or raises."""
-
-    name: str
-    ours: Callable[[], object]
-    theirs: Callable[[], object]
-    compare: Callable[[], str]
+    quick: bool = False
+    networks: list[str] = field(default_factory=lambda: list(FULL))
+    precisions: list[Precision] = field(default_factory=lambda: list(Precision))
+    methods: list[str] = field(default_factory=list)
+    out: str = str(ROOT / "results")
 
 
-def main() -> None:
-    """Compare, then time, every case."""
-    options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli()))
-    assert isinstance(options, Options)
-    config: RunConfig = compose_config([f"data.limit={options.images}", f"resolution={options.resolution}"])
-    run = prepare(config)
-    print(
-        f"{run.classifier.name}, {run.device}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"Python {platform.python_version()}, {options.images} images at {options.resolution}, {options.rounds} rounds"
+def main() -> int:
+    """Measure everything, then write and print it."""
+    began = time.perf_counter()
+    try:
+        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli()))
+        assert isinstance(options, Options)
+        settings = QUICK if options.quick else FULL
+        if unknown := set(options.networks) - settings.keys():
+            raise UserError(f"networks={sorted(unknown)}: choose from {', '.join(settings)}")
+        if unknown := set(options.methods) - bench_report.REQUIRED.keys():
+            raise UserError(f"methods={sorted(unknown)}: choose from {', '.join(bench_report.REQUIRED)}")
+        if not find_spec("quantus"):
+            raise UserError("quantus is not installed: `make bench` does that")
+        ceilings: list[Ceiling] = []
+        results: list[Result] = []
+        with TemporaryDirectory() as folder:
+            for network, precision in product(options.networks, options.precisions):
+                print(f"{network}, {precision.value}", flush=True)
+                setting = settings[network]
+                found = measure(start(network, precision, setting, Path(folder)), setting, options.methods)
+                ceilings += found[0]
+                results += found[1]
+    except (UserError, OmegaConfBaseException) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    out, stem = Path(options.out), "bench_quick" if options.quick else "bench"
+    out.mkdir(parents=True, exist_ok=True)
+    bench_report.write_csv(ceilings, results, out / f"{stem}.csv")
+    bench_report.draw(results, out / f"{stem}.png")
+    print(bench_report.printed(ceilings, results))
+    print(f"\n{(time.perf_counter() - began) / 60:.1f} minutes; written to {out / stem}.csv and .png")
+    return 0
+
+
+def measure(run: Run, setting: Setting, methods: list[str]) -> tuple[list[Ceiling], list[Result]]:
+    """One network and precision."""
+    precision = run.config.precision
+    network_ways = ways(run)
+    rates = {backward: rates_of(network_ways, setting.sizes, run, backward=backward) for backward in (False, True)}
+    for backward, found in rates.items():
+        usual = next(rate for rate in found if (rate.way, rate.size) == (USUAL, 1))
+        what = "forward + backward" if backward else "forward"
+        print(f"  {what}: {milliseconds(found[0])}; the usual way {milliseconds(usual)}", flush=True)
+    results = []
+    block = Block.of(run, setting)
+    for method, case in CASES:
+        if not methods or method in methods:
+            results += compare(case(block), run.classifier.name, precision, setting.rounds)
+            gc.collect()  # a peer's copy of the network
+    # The machine may have been slower at the start: the ceiling is the better one of both.
+    ceilings = []
+    for backward, found in rates.items():
+        usual = next(rate for rate in found if (rate.way, rate.size) == (USUAL, 1))
+        best = found[0]
+        again = rates_of({best.way: network_ways[best.way]}, (best.size,), run, backward=backward)[0]
+        ceilings.append(Ceiling(run.classifier.name, precision.value, backward, best, again, usual))
+    for result in results:
+        result.set_efficiency(*ceilings)
+    return ceilings, results
+
+
+def rates_of(network_ways: dict[str, Way], sizes: tuple[int, ...], run: Run, *, backward: bool) -> list[Rate]:
+    """The rates, fastest first."""
+    return measure_rates(
+        network_ways,
+        sizes,
+        backward=backward,
+        precision=run.config.precision,
+        device=run.device,
+        longest=LONGEST_MICRO_BATCH,
     )
-    for case in cases(run):
-        print(f"{case.name}: {case.compare()}", flush=True)
-        pairs = [(seconds(case.ours), seconds(case.theirs)) for _ in range(options.rounds)]
-        ratios = [theirs / ours for ours, theirs in pairs]
-        ours, theirs = (statistics.median(column) / options.images for column in zip(*pairs, strict=True))
-        print(
-            f"{case.name}: ours {ours:.2f} s, literal {theirs:.2f} s an image: "
-            f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})",
-            flush=True,
-        )
 
 
-def cases(run: Run) -> list[Case]:
-    """I-GOS and the metric."""
-    sources = run.images
-    decoded = stream(
-        sources, preprocessing=run.config.preprocessing, max_pixels=run.config.data.max_pixels, workers=1, ahead=4
-    )
-    images = torch.stack([image for _, image in decoded if isinstance(image, Tensor)]).to(run.device)
-    evaluate = Evaluator(run.classifier.network, run.classifier.fast_network)
-    # The fast network shares nothing with this one: its memory format is the library's.
-    network = run.classifier.network.to(memory_format=torch.contiguous_format)
-    targets = evaluate.logits(images).argmax(1)
-    assert isinstance(run.method, Igos)
-    baselines = run.method.baseline(images)
-    resolution = run.config.resolution
-
-    def igos(iterations: int) -> Tensor:
-        generators = [generator(0, "igos", source.image_id) for source in sources]
-        method = Igos(iterations=iterations)
-        return method(
-            evaluate, images, targets,
-            baselines=baselines, resolution=resolution, generators=generators, run_generator=generator(0, "igos"),
-        )  # fmt: skip
-
-    def literal_igos(iterations: int) -> Tensor:
-        l1, l2 = Igos().lambdas[resolution]
-        maps = [
-            literal.igos(
-                network, image, baseline, int(target), resolution=resolution, l1=l1, l2=l2, iterations=iterations,
-                generator=literal.image_generator(0, "igos", source.image_id),
+def compare(case: Case, network: str, precision: Precision, rounds: int) -> list[Result]:
+    """Compare the results of a case, then time its pairs."""
+    evaluate = case.evaluate
+    calls: list[Callable[[], Tensor]] = [case.ours, *(as_found(peer) for peer in case.peers)]
+    first, mine = timed(case.ours)
+    ours_passes = (evaluate.forwards - evaluate.backwards, evaluate.backwards)
+    firsts, theirs_passes, differences = [first], [], []
+    for peer, call in zip(case.peers, calls[1:], strict=True):
+        peer.network.forwards = peer.network.gradients = 0
+        first, theirs = timed(call)
+        firsts.append(first)
+        theirs_passes.append((peer.network.forwards, peer.network.gradients))
+        if not theirs.any():
+            raise SystemExit(f"bench: {case.method} on {network}: {peer.name} gives zeros alone, which shows nothing")
+        difference = case.difference(mine, theirs)
+        if not difference <= case.tolerance:
+            raise SystemExit(
+                f"bench: {case.method} ({case.setting}) on {network} in {precision.value} differs from {peer.name} by "
+                f"{difference:.2g} ({case.difference.__name__}), more than {case.tolerance:g}: no time of it counts"
             )
-            for image, baseline, target, source in zip(images, baselines, targets, sources, strict=True)
-        ]  # fmt: skip
-        return torch.stack(maps)
-
-    maps = igos(iterations=2)
-
-    def metric() -> list[tuple[float, float]]:
-        curves = deletion_insertion(evaluate, run.protocol, images, targets, maps)
-        return list(zip(curves.deletion_auc.tolist(), curves.insertion_auc.tolist(), strict=True))
-
-    def literal_metric() -> list[tuple[float, float]]:
-        curves = [
-            literal.deletion_insertion(network, image, baseline, int(target), saliency_map)
-            for image, baseline, target, saliency_map in zip(images, baselines, targets, maps, strict=True)
-        ]
-        return [(curve["deletion_auc"], curve["insertion_auc"]) for curve in curves]
-
-    def compare_igos() -> str:
-        # Accept-or-reject steps amplify rounding, so whole runs are compared by their areas in the tests' parity runs.
-        difference = float((maps - literal_igos(iterations=2)).abs().max())
-        if difference > 0.01:
-            raise SystemExit(f"I-GOS differs from the literal code by {difference:.2g} after 2 iterations")
-        return f"largest difference of a map's element after 2 iterations {difference:.1g}"
-
-    def compare_metric() -> str:
-        pairs = zip(metric(), literal_metric(), strict=True)
-        difference = max(abs(a - b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
-        if difference > 1e-4:
-            raise SystemExit(f"the areas differ from the literal code's by {difference:.2g}")
-        return f"largest difference of an area {difference:.1g}"
-
-    iterations = Igos().iterations
-    return [
-        Case("I-GOS", lambda: igos(iterations), lambda: literal_igos(iterations), compare_igos),
-        Case("deletion and insertion", metric, literal_metric, compare_metric),
-    ]
+        differences.append(difference)
+    times = [firsts] if min(firsts) > LONG else []
+    while len(times) < rounds:
+        # The other way round every second time: neither side always runs on a warm machine.
+        order = range(len(calls)) if len(times) % 2 == 0 else range(len(calls) - 1, -1, -1)
+        found = {i: timed(calls[i])[0] for i in order}
+        times.append([found[i] for i in range(len(calls))])
+    results = []
+    for i, peer in enumerate(case.peers):
+        ratios = [row[i + 1] / row[0] for row in times]
+        result = Result(
+            method=case.method,
+            network=network,
+            precision=precision.value,
+            peer=peer.name,
+            setting=case.setting,
+            images=case.images,
+            ours_seconds=statistics.median(row[0] for row in times) / case.images,
+            theirs_seconds=statistics.median(row[i + 1] for row in times) / case.images,
+            ratio=statistics.median(ratios),
+            ratio_min=min(ratios),
+            ratio_max=max(ratios),
+            pairs=len(times),
+            ours_forwards=ours_passes[0] / case.images,
+            ours_gradients=ours_passes[1] / case.images,
+            theirs_forwards=theirs_passes[i][0] / case.images,
+            theirs_gradients=theirs_passes[i][1] / case.images,
+            surplus=peer.surplus,
+            difference=differences[i],
+            has_efficiency=case.goes_to_the_input,
+        )
+        print(f"  {result}", flush=True)
+        results.append(result)
+    return results
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """Wall time of one call."""
+def as_found(peer: Peer) -> Callable[[], Tensor]:
+    """A peer's call without the deterministic algorithms that `prepare` asks for: they are ours, and may be slower."""
+
+    def call() -> Tensor:
+        torch.use_deterministic_algorithms(False)
+        try:
+            return peer.call()
+        finally:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+
+    return call
+
+
+def timed(call: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    """Wall time and result of one call."""
     started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+    result = call()
+    return time.perf_counter() - started, result
+
+
+def milliseconds(rate: Rate) -> str:
+    """A rate for people."""
+    return f"{rate.seconds * 1000:.1f} ms an input ({rate.way}, micro-batch {rate.size})"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from toys import SmallConv
 
+from igos_bench import rates as rates_module
 from igos_bench.config import Precision
 from igos_bench.rates import Way, measure_rates
 
@@ -50,11 +51,20 @@ def test_the_fastest_way_and_size_come_first(backward: bool) -> None:
     assert found["crowded cache", 4] == pytest.approx(0.03, rel=0.3)
 
 
-def test_only_those_that_could_be_the_best_are_measured_again() -> None:
+def test_only_the_fastest_are_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates_module, "CONTENDERS", 1)
     slow: list[int] = []
-    ways = {"fast": sleeper(lambda size: 0.01 * size), "slow": sleeper(lambda size: 0.25 * size, slow)}
+    ways = {"slow": sleeper(lambda size: 0.25 * size, slow), "fast": sleeper(lambda size: 0.21 * size)}
     measure_rates(ways, (1,), backward=False, precision=Precision.fp32, device=CPU, rounds=3, input_size=SIZE)
     assert slow == [1, 1], "once to warm up, once measured"
+
+
+def test_what_takes_long_is_not_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates_module, "COLD", 0.3)
+    calls: list[int] = []
+    ways = {"": sleeper(lambda size: 0.21 * size, calls)}
+    measure_rates(ways, (1, 2), backward=False, precision=Precision.fp32, device=CPU, rounds=1, input_size=SIZE)
+    assert calls == [1, 1, 2]
 
 
 def test_sizes_that_would_take_too_long_are_left_out() -> None:
