@@ -54,8 +54,8 @@ def test_mistyped_key_is_one_readable_line(scripts: Path, tmp_path: Path) -> Non
 
 
 def test_run_and_table(scripts: Path, tmp_path: Path) -> None:
-    """The configs, the sample and the paper's numbers are found without the repository."""
-    words = ("data.limit=1", "method.iterations=1", "protocol.n_steps=2", "results_dir=out")
+    """The configs, the sample, the tuned lambdas and the paper's numbers are found without the repository."""
+    words = ("data.limit=1", "method.iterations=1", "protocol.n_steps=2", "results_dir=out", "method.lambdas=tuned")
     found = run(scripts / "igos-bench", *words, cwd=tmp_path)
     assert found.returncode == 0, found.stdout + found.stderr
     [records] = (tmp_path / "out" / "runs").rglob("records.csv")
