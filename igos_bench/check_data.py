@@ -18,6 +18,7 @@ from .models import load_classifier
 from .prepare import choose_device
 
 IMAGES = 200
+SHOWN = 5  # of the images that do not decode
 MARGIN = 5.0  # percentage points that preprocessing may cost: published numbers are of a resized centre crop
 DEVIATIONS = 3.3  # standard errors of a share; one false alarm in a thousand
 
@@ -53,6 +54,10 @@ def _decode_and_recognise(config: RunConfig, manifest: Manifest) -> list[str]:
             labels.append(source.label)
         else:
             failed.append(f"{source.image_id} does not decode: {image}")
+    if len(failed) > SHOWN:
+        failed[SHOWN:] = [f"and {len(failed) - SHOWN} more of {len(sample)} do not decode"]
+    if failed:
+        failed.append("fetch these again, or leave them out with data.list=FILE, a file of the ids to take")
     print(f"decoding  {len(good)} of {len(sample)} images of a random sample", flush=True)
     if not good or None in labels:
         print("accuracy  not checked: there are no labels" if good else "accuracy  not checked: no image decodes")

@@ -27,7 +27,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .config import RunConfig
-from .errors import UserError, unknown
+from .errors import IncompleteError, UserError, unknown
 
 if TYPE_CHECKING:
     from .cells import Cell
@@ -41,6 +41,7 @@ def main() -> int:
     """Run the command that the command line asks for; return its exit code."""
     words = sys.argv[1:]
     command = "run"
+    warnings.showwarning = lambda message, *_args, **_kwargs: print(f"igos-bench: {message}", file=sys.stderr)
     try:
         if words and "=" not in words[0] and words[0][0] not in "-+~":
             command = words.pop(0)
@@ -153,7 +154,6 @@ def _explain_and_score(command: str, config: RunConfig, read: Read) -> int:
     from .prepare import prepare
     from .runner import execute
 
-    warnings.showwarning = lambda message, *_args, **_kwargs: print(f"igos-bench: {message}", file=sys.stderr)
     run = prepare(config, read)
     print_header(command, run)
     progress = Progress(len(run.images))
@@ -161,7 +161,9 @@ def _explain_and_score(command: str, config: RunConfig, read: Read) -> int:
         outcome = execute(run, progress, explain=command == "run")
     finally:
         progress.close()
-    return print_summary(outcome.rows, outcome.directory, outcome.records)
+    if print_summary(outcome.rows, outcome.directory, outcome.records):
+        raise IncompleteError(f"some of its images failed, their rows in {outcome.records} say why")
+    return 0
 
 
 def _read(command: str, words: list[str]) -> int:

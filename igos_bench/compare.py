@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from itertools import combinations, groupby
 from typing import Any
@@ -39,6 +40,8 @@ def compare(cells: Sequence[Cell]) -> pd.DataFrame:
     bootstrap interval, the two-sided p of Wilcoxon's signed-rank test, and that p after Holm's correction for all the
     `comparisons` made under the same model, data and protocol.
 
+    Cells with fewer than two images in common are passed over, with a warning.
+
     Raises:
         UserError: Nothing can be compared.
     """
@@ -47,7 +50,7 @@ def compare(cells: Sequence[Cell]) -> pd.DataFrame:
         family_rows = [
             _difference(one, other, area)
             for one, other in combinations(sorted(family, key=lambda cell: -cell.resolution), 2)
-            if one.resolution == other.resolution
+            if one.resolution == other.resolution and _share_images(one, other)
             for area in ("deletion", "insertion")
         ]
         corrected = holm([row["wilcoxon_p"] for row in family_rows])
@@ -56,18 +59,25 @@ def compare(cells: Sequence[Cell]) -> pd.DataFrame:
         ]
     if not rows:
         raise UserError(
-            "nothing to compare: no two methods have the same model, data, protocol and resolution; run another one, "
+            "nothing to compare: no two methods share model, data, protocol, resolution and images; run another one, "
             "such as `igos-bench method=mask resolution=28`"
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def _share_images(one: Cell, other: Cell) -> bool:
+    common = len(one.rows.index.intersection(other.rows.index))
+    if common < 2:
+        warnings.warn(
+            f"{one.label} and {other.label} at {one.resolution} are not compared: they have {common} images in common "
+            f"and 2 are needed; score both on the same images, data.list=images.txt of one of them",
+            stacklevel=2,
+        )
+    return common >= 2
+
+
 def _difference(one: Cell, other: Cell, area: str) -> dict[str, Any]:
     both = pd.concat([cell.rows[f"{area}_auc"] for cell in (one, other)], axis=1, join="inner")
-    if len(both) < 2:
-        raise UserError(
-            f"{one.label} and {other.label} at {one.resolution} have {len(both)} images in common, a comparison needs 2"
-        )
     differences = (both.iloc[:, 0] - both.iloc[:, 1]).to_numpy(dtype=float)
     low, high = interval(differences)
     return {

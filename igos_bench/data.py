@@ -6,13 +6,15 @@ import hashlib
 import os
 import re
 import stat
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from .config import DataConfig
-from .errors import UserError, unknown
+from .errors import ImageError, UserError, unknown
 from .imagenet import find_imagenet
 from .labels import imagenet_wnids, package_folder
 from .source import Found, ImageSource, existing
@@ -21,6 +23,8 @@ __all__ = ["EXTENSIONS", "ImageSource", "Manifest", "Read", "read_manifest", "re
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 LAYOUTS = ("sample", "folder", "imagenet")
+
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # what their files begin with; ImageNet has one PNG
 
 WITNESSES = 100
 """Images of ImageNet whose sizes are looked at: all 50,000 would take minutes on a slow network disk."""
@@ -98,6 +102,8 @@ def read_manifest(config: DataConfig) -> Manifest:
         lines += [str(_size(image)) for image in images[:WITNESSES]]
     manifest = Manifest(config.name, tuple(images), _sha256("\n".join(lines)), found.layout, found.labels)
     requested = manifest.take(config.limit)
+    if config.layout == "imagenet":
+        _warn_of_others(requested)
     if found.labels and (bare := [image.image_id for image in requested if image.label is None]):
         raise UserError(
             f"the labels in {found.labels} do not fit: none for {len(bare):,} of {len(requested):,} images, such as "
@@ -120,6 +126,25 @@ def read_once() -> Read:
         return known[key]
 
     return read
+
+
+def _warn_of_others(images: Sequence[ImageSource]) -> None:
+    """Warn of images of ImageNet that do not even begin like a JPEG or PNG, before hours are spent on the others."""
+
+    def is_other(image: ImageSource) -> bool:
+        try:
+            return not image.head(len(PNG)).startswith((JPEG, PNG))
+        except ImageError:
+            return True
+
+    with ThreadPoolExecutor(8) as pool:  # a slow network disk waits for several at once
+        others = [image.image_id for image, other in zip(images, pool.map(is_other, images), strict=True) if other]
+    if others:
+        warnings.warn(
+            f"{len(others):,} of {len(images):,} images are no JPEG, such as {others[0]}, and will fail: fetch them "
+            "again, or leave them out with data.list=FILE, a file of the ids to take",
+            stacklevel=3,
+        )
 
 
 def _identity(image: ImageSource, layout: str) -> str:

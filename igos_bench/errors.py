@@ -15,6 +15,10 @@ class UnavailableError(UserError):
     """A method has no map at this resolution on this model: a mistake alone, a `-` in a sweep."""
 
 
+class IncompleteError(Exception):
+    """A run ended, and some of its images failed; the message says where their rows are."""
+
+
 class ImageError(Exception):
     """One image that cannot be read; it becomes a row with this reason and the run goes on."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import RunConfig
-from .errors import UnavailableError, UserError
+from .errors import IncompleteError, UnavailableError, UserError
 from .overrides import typed
 
 
@@ -38,7 +38,7 @@ class Jobs:
             checked = typed(config)
             name = _name(checked)
             if code := work(checked):
-                self._fail(name, "some of its images failed, see above", code)
+                self._fail(name, "see what is said of it above", code)
             else:
                 self.done += 1
         except UnavailableError as error:
@@ -49,12 +49,14 @@ class Jobs:
                 self._complain(name, str(error))
         except UserError as error:
             self._complain(name, str(error))
+        except IncompleteError as error:
+            self._fail(name, str(error), 3)
         except Exception as error:
             if not self.sweep:
                 raise
-            path = _log(checked, name)
-            print(f"igos-bench: {name} broke: {error!r}; the whole story is in {path}", file=sys.stderr)
-            self._fail(name, f"it broke, see {path}", 1)
+            where = _log(checked, name)
+            print(f"igos-bench: {name} broke: {error!r}; {where}", file=sys.stderr)
+            self._fail(name, f"it broke with {type(error).__name__}; {where}", 1)
 
     def end(self) -> int:
         """Sum up a sweep; return the exit code."""
@@ -62,8 +64,7 @@ class Jobs:
         if self.sweep:
             print(f"\n{self.done} cells without a failure, {self.unavailable} not available, {count} failed")
             for (reason, code), names in self.failed.items():
-                others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-                print(f"igos-bench: failed with {code}: {names[0]}{others}: {reason}", file=sys.stderr)
+                print(f"igos-bench: failed with {code}: {', '.join(names)}: {reason}", file=sys.stderr)
         return max((code for _, code in self.failed), default=0)
 
     def _complain(self, name: str, message: str) -> None:
@@ -78,13 +79,18 @@ class Jobs:
 
 def _name(config: RunConfig) -> str:
     what = f"maps={config.maps}" if config.maps else f"{config.method['name']} at {config.resolution}"
-    return f"{what} on {config.model.name}"
+    seed = f" with seed {config.seed}" if config.seed else ""
+    return f"{what} on {config.model.name}{seed}"
 
 
-def _log(config: RunConfig, name: str) -> Path:
-    """Write the traceback of what just broke, and say where."""
-    moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    path = Path(config.results_dir, "logs", f"{moment} {name}.txt")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(traceback.format_exc(), encoding="utf-8")
-    return path
+def _log(config: RunConfig, name: str) -> str:
+    """Write the traceback of what just broke, and say where; print it where it cannot be written."""
+    moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")  # a cell may break within a second of another
+    path = Path(config.results_dir, "logs", f"{moment} {name.replace('/', '_')}.txt")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError as error:
+        traceback.print_exc()
+        return f"the whole story is above, as {path} cannot be written ({error.strerror})"
+    return f"the whole story is in {path}"

@@ -66,6 +66,16 @@ def check_overrides(words: Sequence[str], config_dir: str | None = None, *, swee
                 if value not in there:
                     any_other = f"; for any classifier: model=timm model.architecture={value}" * (key == "model")
                     raise UserError(unknown(key, value, there) + any_other)
+        single = [override.input_line or "" for override in overrides if not override.is_sweep_override()]
+        swept = _swept_by_experiment(search, single) if "experiment" in chosen else {}
+        left = {key: values for key, values in swept.items() if key not in {o.key_or_group for o in overrides}}
+        if left and not sweep:
+            named = " ".join(f"{key}=..." for key in left)
+            raise UserError(
+                f"experiment={chosen['experiment'][0]} is a sweep over {' and '.join(left)}, which needs the flag -m; "
+                f"for one cell of it, name that: {named}"
+            )
+        chosen |= {key: values for key, values in left.items() if key in GROUPS}
         # Every value of a sweep once: a key of one method is not one of the next.
         last = {group: values[-1] for group, values in chosen.items()}
         one_changed = [last | {group: value} for group, values in chosen.items() for value in values[:-1]]
@@ -79,7 +89,6 @@ def check_overrides(words: Sequence[str], config_dir: str | None = None, *, swee
                 group = key.partition(".")[0]
                 is_swept = len(chosen.get(group, ())) > 1
                 _check_key(f"key for {group}={choices[group]}" if is_swept else "key", key, known)
-        single = [override.input_line or "" for override in overrides if not override.is_sweep_override()]
         try:  # what is left to be wrong: a value inside another, a word of Hydra's own
             compose("config", [*search, *single], return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:
@@ -150,6 +159,16 @@ def _split(words: Sequence[str], search: Sequence[str]) -> list[list[str]]:
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     (jobs,) = BasicSweeper.split_arguments(parse([*params, *words]), max_batch_size=None)
     return jobs
+
+
+def _swept_by_experiment(search: Sequence[str], words: Sequence[str]) -> dict[str, list[str]]:
+    """Key -> values that an experiment's YAML sweeps over."""
+    groups = [word for word in words if word.partition("=")[0] in GROUPS]
+    try:
+        sweeper = compose("config", [*search, *groups], return_hydra_config=True).hydra.sweeper
+    except HydraException as error:
+        raise UserError(" ".join(str(error).split())) from None
+    return {str(key): str(values).split(",") for key, values in (sweeper.get("params") or {}).items()}
 
 
 def _is_value(override: Override) -> bool:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,12 +41,11 @@ class Run:
     def __post_init__(self) -> None:
         """Work out the keys and the folder."""
         config, method = self.config, self.method
-        parameters = {"maps": method.sha256} if isinstance(method, MapFolder) else plain(asdict(method))  # type: ignore[call-overload]
         self.map_key = short_key(
             {
                 "method": method.name,
                 "method_version": method.version,
-                "parameters": parameters,
+                "parameters": self.parameters,
                 "resolution": config.resolution,
                 "model": self.classifier.name,
                 "weights": self.classifier.weights_sha256,
@@ -62,6 +62,14 @@ class Run:
             config.results_dir, "runs", self.classifier.name, self.manifest.name, method.name, str(config.resolution)
         )
         self.directory = RunDirectory(folder / self.map_key, f"{self.protocol.name}-{protocol_key}")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The method's hyper-parameters as JSON has them; of maps made elsewhere, their digest."""
+        if isinstance(self.method, MapFolder):
+            return {"maps": self.method.sha256}
+        found: dict[str, Any] = plain(asdict(self.method))  # type: ignore[call-overload]
+        return found
 
     @property
     def maps(self) -> MapFolder | None:

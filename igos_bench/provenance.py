@@ -36,6 +36,7 @@ def describe(run: Run) -> dict[str, Any]:
         "config": plain(asdict(config)),
         "method": run.method.name,
         "method_version": run.method.version,
+        "parameters": run.parameters,  # lambdas=tuned as the numbers that it stands for
         **({"maps": {"folder": str(run.maps.folder), "sha256": run.maps.sha256}} if run.maps else {}),
         "protocol": run.protocol.name,
         "protocol_version": run.protocol.version,

@@ -48,6 +48,15 @@ class ImageSource:
             raise ImageError(f"truncated: {self.path} ends within it")
         return BytesIO(content)
 
+    def head(self, count: int) -> bytes:
+        """Its first bytes, of the encoded image; raises ImageError as `open` does."""
+        with open_regular(self.path) as file:
+            try:
+                file.seek(self.span[0] if self.span else 0)
+                return file.read(count if self.span is None else min(count, self.span[1]))
+            except OSError as error:
+                raise ImageError(f"cannot be read from {self.path}: {error.strerror}") from error
+
 
 class Found(NamedTuple):
     """The images of a data set, in no order, with what can be said about it.

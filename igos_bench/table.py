@@ -32,6 +32,8 @@ COLUMNS = (
     "paper_insertion",
     "run_key",
     "variant",
+    "deletion_difference",
+    "insertion_difference",
 )
 TIMES = ("explain_seconds", "score_seconds")
 
@@ -63,7 +65,10 @@ def make_table(cells: Sequence[Cell]) -> pd.DataFrame:
         row["deletion_ci_low"], row["deletion_ci_high"] = interval(deletion)
         row["insertion_ci_low"], row["insertion_ci_high"] = interval(insertion)
         rows.append(row)
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({key: float for key in COLUMNS[7:17]})
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({key: float for key in COLUMNS[7:17]})
+    for kind in ("deletion", "insertion"):  # ours - the paper's
+        table[f"{kind}_difference"] = table[f"{kind}_auc"] - table[f"paper_{kind}"]
+    return table
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -26,10 +26,13 @@ import numpy as np
 import pandas as pd
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from igos_bench.batch import generator
-from igos_bench.errors import UserError
+from igos_bench.config import DataConfig
+from igos_bench.data import read_manifest
+from igos_bench.errors import UserError, first_line
 from igos_bench.evaluate import Evaluator
 from igos_bench.images import stream
 from igos_bench.metrics import deletion_insertion
@@ -57,9 +60,15 @@ def main() -> int:
         run = prepare(compose_config([word for word in sys.argv[1:] if word not in own]))
         if not hasattr(run.method, "lambdas"):
             raise UserError(f"method={run.method.name} has no (l1, l2) to tune; choices: igos, mask")
-        if run.manifest.name == "sample":
+        reported = {image.path.resolve() for image in read_manifest(DataConfig()).images}
+        if any(image.path.resolve() in reported for image in run.images):
             raise UserError("the sample is what is reported: tune on other images, data=folder data.root=FOLDER")
+        if not options.factors or min(options.factors) <= 0:
+            raise UserError(f"factors={options.factors}: write factors above 0, such as factors=[0.1,1,10]")
         scores = score_grid(run, options.factors)
+    except OmegaConfBaseException as error:
+        print(f"tune: {' '.join(own)}: write factors=[0.1,1,10] and out=FOLDER; {first_line(error)}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"tune: {error}", file=sys.stderr)
         return 2
@@ -79,6 +88,8 @@ def score_grid(run: Run, factors: list[float]) -> pd.DataFrame:
         run.images, preprocessing=config.preprocessing, max_pixels=config.data.max_pixels, workers=1, ahead=4
     )
     good = [(source, image) for source, image in decoded if isinstance(image, Tensor)]
+    if not good:
+        raise UserError(f"none of the {len(run.images)} images decodes: look at them with igos-bench check-data")
     images = torch.stack([image for _, image in good]).to(run.device)
     evaluate = Evaluator(run.classifier.network, run.classifier.fast_network, precision=config.precision)
     targets = evaluate.logits(images).argmax(1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +72,17 @@ def test_the_command(igos_bench: Command, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "igos - mask 12 -0.0100 [-0.0100, -0.0100]" in " ".join(ended.stdout.split())
     assert (tmp_path / "out" / "comparison.csv").read_text().startswith(",".join(COLUMNS))
+
+
+def test_a_pair_without_common_images_is_passed_over(tmp_path: Path) -> None:
+    for method, first in (("igos", 0), ("mask", 0), ("rise", 6)):
+        leave_run(tmp_path, method, 28, pairs(0)[first:])
+    cells = read_cells(tmp_path)
+    cells = [replace(c, rows=c.rows.rename(index=lambda i: f"other_{i}")) if c.method == "rise" else c for c in cells]
+    with pytest.warns(UserWarning) as warned:
+        table = compare(cells)
+    assert [str(w.message).split(":")[0] for w in warned] == [
+        f"{m} and rise at 28 are not compared" for m in ("igos", "mask")
+    ]
+    assert set(zip(table["method"], table["other"], strict=True)) == {("igos", "mask")}
+    assert set(table["comparisons"]) == {2}

@@ -128,3 +128,21 @@ def test_the_advice_about_lambdas_works() -> None:
         lambdas_at({28: (1.0, 20.0)}, 14, None, "igos")  # type: ignore[arg-type]
     config = compose_config(["method.lambdas={14:[1,2]}", "resolution=14"])
     assert get_method("igos", {"lambdas": config.method["lambdas"]}).lambdas[14] == [1, 2]  # type: ignore[attr-defined]
+
+
+def test_an_experiment_that_sweeps_needs_the_flag_or_one_cell() -> None:
+    words = ["experiment=table1", "data=sample"]
+    with pytest.raises(
+        UserError, match=r"experiment=table1 is a sweep over method and resolution, .* flag -m; .*: method=... resol"
+    ):
+        check_overrides(words)
+    with pytest.raises(UserError, match="is a sweep over resolution, .*: resolution=..."):
+        check_overrides([*words, "method=igos"])
+    check_overrides([*words, "method=igos", "resolution=28"])
+    check_overrides(words, sweep=True)
+
+
+def test_a_key_that_a_method_of_the_experiment_does_not_have() -> None:
+    with pytest.raises(UserError, match=r"unknown key for method=\w+ 'method.lambdas'"):
+        check_overrides(["experiment=table1", "method.lambdas=tuned"], sweep=True)
+    check_overrides(["experiment=table1", "method=igos,mask", "method.lambdas=tuned"], sweep=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
+import foolbox
 import pandas as pd
 import pytest
 
@@ -54,9 +54,35 @@ def test_nothing_tuned_is_said() -> None:
         tuned_lambdas("no_such_model", "igos")
 
 
-def test_the_sample_is_refused() -> None:
-    command = [sys.executable, str(SCRIPTS / "tune.py"), "method=igos"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("tune: the sample is what is reported")
-    assert "Traceback" not in ended.stderr
+SAMPLE = Path(foolbox.__file__).parent / "data"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "the sample is what is reported"),
+        (["data.name=mine"], "the sample is what is reported"),
+        (["data=folder", f"data.root={SAMPLE}"], "the sample is what is reported"),
+        (["data=folder", "data.root=.", "factors=[]"], "factors=[]: write factors above 0"),
+        (["factors=abc"], "factors=abc: write factors=[0.1,1,10]"),
+        (["data=folder", "data.root=."], "none of the 1 images decodes"),
+    ],
+)
+def test_mistakes_are_one_line(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "a.jpg").write_text("no image")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["tune.py", "method=mask", "resolution=14", *words])
+    assert tune.main() == 2
+    assert capsys.readouterr().err.startswith(f"tune: {message}")
+
+
+def test_what_was_tuned_is_found() -> None:
+    for method in ("igos", "mask"):
+        found = tuned_lambdas("efficientnet_lite0", method)
+        assert set(found) == {224, 112, 28, 14} and all(l1 > 0 and l2 > 0 for l1, l2 in found.values())
