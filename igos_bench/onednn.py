@@ -7,7 +7,7 @@ the kernel turned around,
 
     d/dx sum(g . (w * x)) = turned(w) * g,    padding k - 1 - p,
 
-and runs the same way. What it is worth stands in results/bench.csv. It needs no compiler, and where a torch lacks these
+and runs the same way. `make bench` measures what it is worth. It needs no compiler, and where a torch lacks these
 operators, or a network has a convolution of another kind, that part runs as it was.
 """
 
@@ -98,9 +98,8 @@ class FusedConvolution(nn.Module):
         """`forward`, without autograd."""
         inputs = inputs.to(self.dtype)
         arranged = self._arranged(tuple(inputs.shape))
-        name, scalars = (self.rectifier.name, self.rectifier.scalars) if self.rectifier else ("none", [])
         return _convolve(
-            inputs, arranged.weight, self.bias, arranged.padding, self.stride, self.groups, name, scalars
+            inputs, arranged.weight, self.bias, arranged.padding, self.stride, self.groups, self.rectifier
         )  # fmt: skip
 
     def input_gradient(self, gradient: Tensor, shape: torch.Size) -> Tensor:
@@ -108,14 +107,7 @@ class FusedConvolution(nn.Module):
         arranged = self._arranged(tuple(shape))
         if arranged.turned is not None:
             spread = self._spread(gradient, arranged.size)
-            return _convolve(
-                spread,
-                arranged.turned,
-                None,
-                arranged.turned_padding,
-                (1, 1),
-                self.groups,
-            )
+            return _convolve(spread, arranged.turned, None, arranged.turned_padding, (1, 1), self.groups)
         weight, padding = self._kernel(shape)
         # Only its shape and format are looked at.
         inputs = torch.empty(shape, dtype=self.dtype, memory_format=torch.channels_last)
@@ -173,11 +165,11 @@ def _convolve(
     padding: tuple[int, int],
     stride: tuple[int, int],
     groups: int,
-    rectifier: str = "none",
-    scalars: list[float] | None = None,
+    rectifier: _Rectifier | None = None,
 ) -> Tensor:
+    name, scalars = (rectifier.name, rectifier.scalars) if rectifier else ("none", [])
     outputs: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        inputs, weight, bias, padding, stride, (1, 1), groups, rectifier, scalars or [], ""
+        inputs, weight, bias, padding, stride, (1, 1), groups, name, scalars, ""
     )
     return outputs
 
@@ -225,7 +217,7 @@ def fuse(traced: fx.GraphModule, dtype: torch.dtype) -> int:
             owns_gradient=len(node.users) == 1 and next(iter(node.users)) in rectifiers,
             dtype=dtype,
         )
-        name = f"fused_{len(rectifiers)}_{node.name}"
+        name = f"fused_{node.name}"
         traced.add_submodule(name, fused)
         node.target = name
     if dtype is not torch.float32:
