@@ -67,13 +67,17 @@ def check_overrides(words: Sequence[str], config_dir: str | None = None, *, swee
                     any_other = f"; for any classifier: model=timm model.architecture={value}" * (key == "model")
                     raise UserError(unknown(key, value, there) + any_other)
         single = [override.input_line or "" for override in overrides if not override.is_sweep_override()]
-        swept = _swept_by_experiment(search, single) if "experiment" in chosen else {}
-        left = {key: values for key, values in swept.items() if key not in {o.key_or_group for o in overrides}}
+        choosing = [word for word in single if word.partition("=")[0] in GROUPS]
+        try:
+            swept = _swept_by_experiment(search, choosing) if "experiment" in chosen else {}
+        except HydraException as error:
+            raise UserError(" ".join(str(error).split())) from None
+        named = {override.key_or_group for override in overrides}
+        left = {key: values.split(",") for key, values in swept.items() if key not in named}
         if left and not sweep:
-            named = " ".join(f"{key}=..." for key in left)
             raise UserError(
                 f"experiment={chosen['experiment'][0]} is a sweep over {' and '.join(left)}, which needs the flag -m; "
-                f"for one cell of it, name that: {named}"
+                f"for one cell of it, name that: {' '.join(f'{key}=...' for key in left)}"
             )
         chosen |= {key: values for key, values in left.items() if key in GROUPS}
         # Every value of a sweep once: a key of one method is not one of the next.
@@ -155,20 +159,15 @@ def _split(words: Sequence[str], search: Sequence[str]) -> list[list[str]]:
     """The words of each job of a sweep, over their values and over those that an experiment's YAML sweeps."""
     parse = OverridesParser.create().parse_overrides
     single = [override.input_line or "" for override in parse(list(words)) if not override.is_sweep_override()]
-    sweeper = compose("config", [*search, *single], return_hydra_config=True).hydra.sweeper
-    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    params = [f"{key}={values}" for key, values in _swept_by_experiment(search, single).items()]
     (jobs,) = BasicSweeper.split_arguments(parse([*params, *words]), max_batch_size=None)
     return jobs
 
 
-def _swept_by_experiment(search: Sequence[str], words: Sequence[str]) -> dict[str, list[str]]:
-    """Key -> values that an experiment's YAML sweeps over."""
-    groups = [word for word in words if word.partition("=")[0] in GROUPS]
-    try:
-        sweeper = compose("config", [*search, *groups], return_hydra_config=True).hydra.sweeper
-    except HydraException as error:
-        raise UserError(" ".join(str(error).split())) from None
-    return {str(key): str(values).split(",") for key, values in (sweeper.get("params") or {}).items()}
+def _swept_by_experiment(search: Sequence[str], words: Sequence[str]) -> dict[str, str]:
+    """Key -> values, with commas between, that an experiment's YAML sweeps over."""
+    sweeper = compose("config", [*search, *words], return_hydra_config=True).hydra.sweeper
+    return {str(key): str(values) for key, values in (sweeper.get("params") or {}).items()}
 
 
 def _is_value(override: Override) -> bool:
