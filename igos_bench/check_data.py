@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .config import RunConfig
-from .data import Manifest, read_manifest
+from .data import Manifest, read_manifest, warn_of_others
 from .evaluate import Evaluator
 from .images import stream
 from .models import load_classifier
@@ -32,6 +32,8 @@ def check_data(config: RunConfig) -> int:
         f"images    {len(manifest.images):,} found, {requested:,} would run, sha256 of their ids {manifest.sha256[:12]}"
     )
     print(f"labels    {manifest.labels or 'none; runs need none: the target is the predicted class'}", flush=True)
+    if config.data.layout == "imagenet" and config.data.limit:
+        warn_of_others(manifest.take(config.data.limit))
     warnings = _decode_and_recognise(config, manifest)
     for warning in warnings:
         print(f"igos-bench: {warning}", file=sys.stderr)

@@ -85,7 +85,7 @@ def _run(command: str, words: list[str]) -> int:
     jobs = Jobs(sweep=asked.multirun)
     if command == "plan":
         return _plan(asked, jobs)
-    read = read_once()
+    read = read_once(look=True)
 
     def work(config: RunConfig) -> int:
         return _check_data(config) if command == "check-data" else _explain_and_score(command, config, read)

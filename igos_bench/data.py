@@ -19,7 +19,7 @@ from .imagenet import find_imagenet
 from .labels import imagenet_wnids, package_folder
 from .source import Found, ImageSource, existing
 
-__all__ = ["EXTENSIONS", "ImageSource", "Manifest", "Read", "read_manifest", "read_once"]
+__all__ = ["EXTENSIONS", "ImageSource", "Manifest", "Read", "read_manifest", "read_once", "warn_of_others"]
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 LAYOUTS = ("sample", "folder", "imagenet")
@@ -102,8 +102,6 @@ def read_manifest(config: DataConfig) -> Manifest:
         lines += [str(_size(image)) for image in images[:WITNESSES]]
     manifest = Manifest(config.name, tuple(images), _sha256("\n".join(lines)), found.layout, found.labels)
     requested = manifest.take(config.limit)
-    if config.layout == "imagenet":
-        _warn_of_others(requested)
     if found.labels and (bare := [image.image_id for image in requested if image.label is None]):
         raise UserError(
             f"the labels in {found.labels} do not fit: none for {len(bare):,} of {len(requested):,} images, such as "
@@ -115,21 +113,29 @@ def read_manifest(config: DataConfig) -> Manifest:
 Read = Callable[[DataConfig], Manifest]
 
 
-def read_once() -> Read:
-    """A `read_manifest` that reads each data set once; for the cells of one sweep, within which no folder changes."""
+def read_once(*, look: bool = False) -> Read:
+    """A `read_manifest` that reads each data set once; for the cells of one sweep, within which no folder changes.
+
+    With `look`, for cells that will be run, it also looks at the requested images, see `warn_of_others`.
+    """
     known: dict[str, Manifest] = {}
 
     def read(config: DataConfig) -> Manifest:
         key = repr(config)
         if key not in known:
             known[key] = read_manifest(config)
+            if look and config.layout == "imagenet":
+                warn_of_others(known[key].take(config.limit))
         return known[key]
 
     return read
 
 
-def _warn_of_others(images: Sequence[ImageSource]) -> None:
-    """Warn of images of ImageNet that do not even begin like a JPEG or PNG, before hours are spent on the others."""
+def warn_of_others(images: Sequence[ImageSource]) -> None:
+    """Warn of images that do not even begin like a JPEG or PNG, before hours are spent on the others.
+
+    Every file is opened: that takes a while on a slow network disk, so only what is about to run does it.
+    """
 
     def is_other(image: ImageSource) -> bool:
         try:

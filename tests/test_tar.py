@@ -15,7 +15,7 @@ import pytest
 from imagenets import make_tar, name, write_tar
 
 from igos_bench.config import DataConfig, Preprocessing
-from igos_bench.data import read_manifest
+from igos_bench.data import read_manifest, read_once
 from igos_bench.errors import ImageError, UserError
 from igos_bench.images import stream
 from igos_bench.source import ImageSource
@@ -163,7 +163,10 @@ def test_a_member_that_is_no_jpeg_is_one_bad_image(tmp_path: Path) -> None:
     good, bad, cut = (name(i) for i in (1, 2, 3))
     contents = [(good, imagenets.jpeg(1)), (bad, b"hello"), (cut, imagenets.jpeg(3)[:-200])]
     write_tar(tmp_path / "ILSVRC2012_img_val.tar", contents)
-    images = read_manifest(DataConfig(layout="imagenet", root=str(tmp_path))).images
+    config = DataConfig(layout="imagenet", root=str(tmp_path))
+    with pytest.warns(UserWarning, match=f"1 of 3 images are no JPEG, such as {bad}, and will fail: .* data.list=FILE"):
+        read_once(look=True)(config)
+    images = read_manifest(config).images
     read = stream(images, preprocessing=Preprocessing.plain, max_pixels=10**6, workers=2, ahead=3)
     found = {source.image_id: image for source, image in read}
     assert not isinstance(found[good], ImageError)
