@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .batch_size import check_batch_size
+from .batch_size import check_batch_size, choose_batch_size
 from .config import Device, RunConfig, plain
 from .configured import check_resolution, configured_method
 from .data import ImageSource, Manifest, Read, read_manifest
-from .errors import UserError
+from .errors import ImageError, UserError
 from .foreign import MapFolder, check_maps
+from .images import stream
 from .memory import keep_freed_memory
 from .methods import Method
 from .metrics import Protocol
@@ -87,6 +88,25 @@ class Run:
     def images(self) -> Sequence[ImageSource]:
         """The requested images."""
         return self.manifest.take(self.config.data.limit)
+
+    def choose_batch_size(self) -> int:
+        """The micro-batch of a run that starts now; `auto` may measure, see `batch_size`."""
+        config, classifier = self.config, self.classifier
+        name = f"{classifier.name}-{classifier.weights_sha256[:8]}"
+        asked = config.evaluate.batch_size
+        return choose_batch_size(asked, name, classifier.fast_network, self.device, config.precision)
+
+    def decode(
+        self, images: Sequence[ImageSource], *, ahead: int
+    ) -> Iterator[tuple[ImageSource, torch.Tensor | ImageError]]:
+        """Images as this run sees them, `ahead` of them decoded before they are asked for; see `images.stream`."""
+        return stream(
+            images,
+            preprocessing=self.config.preprocessing,
+            max_pixels=self.config.data.max_pixels,
+            workers=self.config.data.workers,
+            ahead=ahead,
+        )
 
 
 def prepare(config: RunConfig, read: Read = read_manifest) -> Run:

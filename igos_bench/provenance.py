@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .batch_size import choose_batch_size
 from .config import plain
 
 if TYPE_CHECKING:
@@ -22,15 +21,7 @@ if TYPE_CHECKING:
 def describe(run: Run) -> dict[str, Any]:
     """The first run.json of a run: configuration, keys, versions, hashes, machine; nothing is done yet."""
     config = run.config
-    classifier = run.classifier
     on_cpu = run.device.type == "cpu"
-    batch_size = choose_batch_size(
-        config.evaluate.batch_size,
-        f"{classifier.name}-{classifier.weights_sha256[:8]}",
-        classifier.fast_network,
-        run.device,
-        config.precision,
-    )
     return {
         "map_key": run.map_key,
         "config": plain(asdict(config)),
@@ -56,7 +47,7 @@ def describe(run: Run) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": config.precision.value,
         "chunk_size": config.chunk_size or (10 if on_cpu else 50),
-        "batch_size": batch_size,
+        "batch_size": run.choose_batch_size(),
         "started": now(),
         "finished": None,
         "requested": len(run.images),

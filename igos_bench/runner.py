@@ -19,7 +19,6 @@ from .config import plain
 from .data import ImageSource
 from .errors import ImageError, UserError
 from .evaluate import Evaluator
-from .images import stream
 from .prepare import Run
 from .provenance import describe, now
 from .results import Row, RunDirectory, by_id
@@ -71,13 +70,7 @@ def execute(run: Run, report: Report, *, explain: bool = True) -> Outcome:
     resumed = sum(len(chunk) for i, chunk in enumerate(chunks) if i not in missing)
     report(resumed, [row for i in range(len(chunks)) if i not in missing for row in rows[i]])
     try:
-        decoded = stream(
-            [image for i in missing for image in chunks[i]],
-            preprocessing=run.config.preprocessing,
-            max_pixels=run.config.data.max_pixels,
-            workers=run.config.data.workers,
-            ahead=2 * size,
-        )
+        decoded = run.decode([image for i in missing for image in chunks[i]], ahead=2 * size)
         for i in missing:
             rows[i] = _chunk(run, evaluate, i, islice(decoded, len(chunks[i])), explain=explain)
             report(len(chunks[i]), rows[i])

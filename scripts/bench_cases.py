@@ -19,7 +19,6 @@ from torch import Tensor
 from igos_bench.batch import generator
 from igos_bench.config import INPUT_SIZE, Precision
 from igos_bench.evaluate import Evaluator
-from igos_bench.images import stream
 from igos_bench.methods import ExcitationBp, GradCam, Igos, IntegratedGradients, Mask, Method, Rise
 from igos_bench.methods.rise import RandomMasks
 from igos_bench.metrics import Protocol, deletion_insertion
@@ -102,11 +101,8 @@ class Block:
     @classmethod
     def of(cls, run: Run, setting: Setting) -> Block:
         """Decode the images and ask our network for the targets."""
-        data = run.config.data
-        decoded = stream(
-            run.images, preprocessing=run.config.preprocessing, max_pixels=data.max_pixels, workers=1, ahead=4
-        )
-        images = torch.stack([image for _, image in decoded if isinstance(image, Tensor)]).to(run.device)
+        decoded = [image for _, image in run.decode(run.images, ahead=4) if isinstance(image, Tensor)]
+        images = torch.stack(decoded).to(run.device)
         targets = evaluator(run, "igos").logits(images).argmax(1)
         released = AsReleased(run.classifier.network, run.config.precision)
         return cls(run, setting, images, targets, [source.image_id for source in run.images], released)

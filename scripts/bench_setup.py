@@ -14,7 +14,6 @@ import torch
 from random_vgg19 import write_vgg19
 from torch import Tensor, nn
 
-from igos_bench.batch_size import choose_batch_size
 from igos_bench.config import Precision
 from igos_bench.evaluate import Evaluator
 from igos_bench.fold import fold_batch_norms
@@ -80,9 +79,8 @@ def start(network: str, precision: Precision, setting: Setting, folder: Path) ->
 def evaluator(run: Run, method: str) -> Evaluator:
     """Our way to the network, as a run has it; every case has one of its own, which counts its passes."""
     classifier, precision = run.classifier, run.config.precision
-    name = f"{classifier.name}-{classifier.weights_sha256[:8]}"
-    size = choose_batch_size(run.config.evaluate.batch_size, name, classifier.fast_network, run.device, precision)
-    return Evaluator(classifier.network, classifier.fast_network, size, precision, layers=classifier.layers_for(method))
+    layers = classifier.layers_for(method)
+    return Evaluator(classifier.network, classifier.fast_network, run.choose_batch_size(), precision, layers=layers)
 
 
 # The ceiling.

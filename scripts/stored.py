@@ -17,7 +17,6 @@ from igos_bench.cells import Cell, find_cells
 from igos_bench.config import RunConfig, plain
 from igos_bench.errors import UserError
 from igos_bench.evaluate import Evaluator
-from igos_bench.images import stream
 from igos_bench.metrics import Protocol, deletion_insertion, rank
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import Run, prepare
@@ -121,13 +120,7 @@ def score_again(cell: Cell, protocol: Protocol, image_ids: Sequence[str], *, tie
             draws = [generator(tie_seed, "ties", one["image_id"]) for one in chunk]
             maps = [without_ties(one, draw) for one, draw in zip(maps, draws, strict=True)]
         images = []
-        for source, image in stream(
-            [sources[one["image_id"]] for one in chunk],
-            preprocessing=run.config.preprocessing,
-            max_pixels=run.config.data.max_pixels,
-            workers=run.config.data.workers,
-            ahead=len(chunk),
-        ):
+        for source, image in run.decode([sources[one["image_id"]] for one in chunk], ahead=len(chunk)):
             if not isinstance(image, Tensor):
                 raise UserError(f"{source.image_id} could be read when it was explained, and cannot now: {image}")
             images.append(image)

@@ -34,7 +34,6 @@ from igos_bench.config import DataConfig
 from igos_bench.data import read_manifest
 from igos_bench.errors import UserError, first_line
 from igos_bench.evaluate import Evaluator
-from igos_bench.images import stream
 from igos_bench.metrics import deletion_insertion
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import Run, prepare
@@ -84,10 +83,7 @@ def main() -> int:
 def score_grid(run: Run, factors: list[float]) -> pd.DataFrame:
     """A row an image and point of the grid."""
     config = run.config
-    decoded = stream(
-        run.images, preprocessing=config.preprocessing, max_pixels=config.data.max_pixels, workers=1, ahead=4
-    )
-    good = [(source, image) for source, image in decoded if isinstance(image, Tensor)]
+    good = [(source, image) for source, image in run.decode(run.images, ahead=4) if isinstance(image, Tensor)]
     if not good:
         raise UserError(f"none of the {len(run.images)} images decodes: look at them with igos-bench check-data")
     images = torch.stack([image for _, image in good]).to(run.device)
