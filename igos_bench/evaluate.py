@@ -107,7 +107,7 @@ class Evaluator:
         Returns:
             Its output and the gradients of the inputs' own target logits to it, both (N,C,h,w).
         """
-        network, module = self._tapped(layer)
+        network, module = self.tapped(layer)
 
         def forward_backward(part: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
             leaves: list[Tensor] = []
@@ -120,7 +120,7 @@ class Evaluator:
             handle = module.register_forward_hook(cut)
             try:
                 with torch.enable_grad():
-                    with self._autocast(part):
+                    with self.autocast(part):
                         logits = network(part.detach())
                     chosen = logits.gather(1, classes[:, None]).sum()
                     (slope,) = torch.autograd.grad(chosen, leaves[-1])
@@ -128,14 +128,29 @@ class Evaluator:
                 handle.remove()
             return leaves[-1].detach().to(part.dtype), slope.to(part.dtype)
 
+        activations, gradients = self.passes(forward_backward, inputs, targets)
+        return activations, gradients
+
+    def passes(
+        self, forward_backward: Callable[[Tensor, Tensor], tuple[Tensor, ...]], inputs: Tensor, targets: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Run passes of a method's own on micro-batches.
+
+        Args:
+            forward_backward: One forward and one backward pass of inputs (n,3,H,W) and targets (n,): tensors (n,...).
+            inputs: (N,3,H,W).
+            targets: (N,) classes.
+
+        Returns:
+            Its tensors, (N,...).
+        """
         found = []
         for rows, part in self._micro_batches(inputs, len(inputs)):
             found.append(self._halving(forward_backward, part, targets[rows]))
             self.count(len(part), backward=True)
-        activations, gradients = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return activations, gradients
+        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
-    def _tapped(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
+    def tapped(self, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
         """The fast network and where in it the layer's output can be seen, or else `network` and the layer."""
         if isinstance(self.fast_network, FastNetwork) and isinstance(self.network, Normalised):
             names = {module: name for name, module in self.network.body.named_modules()}
@@ -145,7 +160,7 @@ class Evaluator:
 
     def _logits(self, inputs: Tensor) -> Tensor:
         def forward(part: Tensor) -> tuple[Tensor, ...]:
-            with torch.inference_mode(), self._autocast(part):
+            with torch.inference_mode(), self.autocast(part):
                 return (self.fast_network(part).to(part.dtype),)
 
         (logits,) = self._halving(forward, inputs)
@@ -157,7 +172,7 @@ class Evaluator:
         def forward_backward(part: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
             part = part.detach().requires_grad_()
             with torch.enable_grad():
-                with self._autocast(part):
+                with self.autocast(part):
                     logits = self.fast_network(part)
                 scores = logits.to(part.dtype)
                 if of == "probability":
@@ -179,7 +194,8 @@ class Evaluator:
             yield rows, inputs[rows] if isinstance(inputs, Tensor) else inputs(rows)
             start = rows.stop
 
-    def _autocast(self, inputs: Tensor) -> AbstractContextManager[object]:
+    def autocast(self, inputs: Tensor) -> AbstractContextManager[object]:
+        """The precision, for a forward pass of inputs (n,3,H,W)."""
         if self.precision is Precision.fp32:
             return nullcontext()
         return torch.autocast(inputs.device.type, dtype=torch.bfloat16)

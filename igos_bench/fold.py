@@ -19,6 +19,7 @@ from timm.layers import BatchNormAct2d, Conv2dSame, is_notrace_module  # type: i
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 
 class _Tracer(fx.Tracer):
@@ -50,6 +51,13 @@ class _Clip(torch.autograd.Function):
         return result, None
 
 
+def clip(inputs: Tensor, owns_gradient: bool) -> Tensor:
+    """ReLU6 in place, see `ReLU6`; a function that modes of torch can see."""
+    if has_torch_function_unary(inputs):
+        return cast(Tensor, handle_torch_function(clip, (inputs,), inputs, owns_gradient))
+    return cast(Tensor, _Clip.apply(inputs, owns_gradient))
+
+
 class ReLU6(nn.Module):
     """Equal to `nn.ReLU6` to the bit, forward and backward; for an input that nobody else reads.
 
@@ -64,7 +72,7 @@ class ReLU6(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Overwrites its inputs."""
-        return cast(Tensor, _Clip.apply(inputs, self.owns_gradient))
+        return clip(inputs, self.owns_gradient)
 
 
 class SameConvolution(nn.Module):
@@ -74,6 +82,7 @@ class SameConvolution(nn.Module):
         super().__init__()
         self.weight, self.bias = convolution.weight, convolution.bias
         self.stride, self.groups = convolution.stride, convolution.groups
+        self.register_buffer("gamma_signs", getattr(convolution, "gamma_signs", None), persistent=False)
 
     def symmetric(self, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """The kernel, padded, and the equal padding on both sides that go with inputs of that height and width."""
@@ -144,8 +153,13 @@ def _mark(traced: fx.GraphModule, layers: Collection[str]) -> None:
 
 
 def _is_foldable(batch_norm: nn.BatchNorm2d) -> bool:
-    """Exact types: a subclass may do anything in its forward. Without running statistics it is not an affine map."""
-    return type(batch_norm) in (nn.BatchNorm2d, BatchNormAct2d) and batch_norm.running_mean is not None
+    """Exact types: a subclass may do anything in its forward. Without running statistics it is not an affine map.
+
+    A gamma of 0 would lose the weights, which Excitation BP asks for.
+    """
+    if type(batch_norm) not in (nn.BatchNorm2d, BatchNormAct2d) or batch_norm.running_mean is None:
+        return False
+    return not batch_norm.affine or bool(batch_norm.weight.all())
 
 
 def _what_follows(batch_norm: nn.BatchNorm2d, *, owns_gradient: bool) -> nn.Module:
@@ -155,7 +169,10 @@ def _what_follows(batch_norm: nn.BatchNorm2d, *, owns_gradient: bool) -> nn.Modu
 
 
 def _fold(convolution: nn.Conv2d, batch_norm: nn.BatchNorm2d) -> None:
-    """In float64, so that the one rounding is that of the result."""
+    """In float64, so that the one rounding is that of the result.
+
+    The convolution keeps the `gamma_signs` (K,1,1,1) of gamma: those of its unfolded weights, times which its own have theirs.
+    """
 
     def double(tensor: Tensor | None) -> Any:  # the stubs of fuse_conv_bn_weights are narrower than what it takes
         return None if tensor is None else tensor.detach().double()
@@ -172,3 +189,5 @@ def _fold(convolution: nn.Conv2d, batch_norm: nn.BatchNorm2d) -> None:
     dtype = convolution.weight.dtype
     convolution.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
     convolution.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
+    if batch_norm.affine:
+        convolution.register_buffer("gamma_signs", batch_norm.weight.detach().sign().view(-1, 1, 1, 1), persistent=False)

@@ -13,13 +13,15 @@ operators, or a network has a convolution of another kind, that part runs as it 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .fold import ReLU6, SameConvolution
 
@@ -90,9 +92,7 @@ class FusedConvolution(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs (N,C,H,W) -> outputs (N,K,h,w) of type `dtype`."""
-        if torch.is_grad_enabled() and inputs.requires_grad:
-            return cast(Tensor, _Differentiable.apply(inputs, self))
-        return self.run(inputs)
+        return fused_convolution(inputs, self)
 
     def run(self, inputs: Tensor) -> Tensor:
         """`forward`, without autograd."""
@@ -101,6 +101,16 @@ class FusedConvolution(nn.Module):
         return _convolve(
             inputs, arranged.weight, self.bias, arranged.padding, self.stride, self.groups, self.rectifier
         )  # fmt: skip
+
+    @cached_property
+    def positive(self) -> FusedConvolution:
+        """The convolution with max(W, 0) alone, W up to a positive factor a channel what it was before folding."""
+        convolution = copy.deepcopy(self.convolution)
+        signs = getattr(convolution, "gamma_signs", None)
+        weight = convolution.weight if signs is None else convolution.weight * signs
+        convolution.weight = nn.Parameter(weight.clamp(min=0), requires_grad=False)
+        convolution.bias = None
+        return FusedConvolution(convolution, None, owns_gradient=True, dtype=self.dtype)
 
     def input_gradient(self, gradient: Tensor, shape: torch.Size) -> Tensor:
         """From the gradient (N,K,h,w) of the convolution's output to that of its inputs, of `shape` (N,C,H,W)."""
@@ -156,6 +166,15 @@ class FusedConvolution(nn.Module):
             )  # fmt: skip
         kept = arrange(weight.to(self.dtype).contiguous(), padding, self.stride, (1, 1), self.groups, shape)
         return _Arranged(kept, padding, turned, turned_padding, size)
+
+
+def fused_convolution(inputs: Tensor, convolution: FusedConvolution) -> Tensor:
+    """The call of a `FusedConvolution`; a function that modes of torch can see."""
+    if has_torch_function_unary(inputs):
+        return cast(Tensor, handle_torch_function(fused_convolution, (inputs,), inputs, convolution))
+    if torch.is_grad_enabled() and inputs.requires_grad:
+        return cast(Tensor, _Differentiable.apply(inputs, convolution))
+    return convolution.run(inputs)
 
 
 def _convolve(

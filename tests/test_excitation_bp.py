@@ -14,12 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchray.attribution import excitation_backprop as torchray
 from torchvision.models.resnet import Bottleneck
+from classifiers import CPU, random_images
+from test_fold import shake_batch_norms
 from toys import toy_image
 
+from igos_bench.config import Precision
 from igos_bench.errors import UserError
 from igos_bench.evaluate import Evaluator
+from igos_bench.fast import speed_up
 from igos_bench.methods import get_method
 from igos_bench.methods.excitation_bp import winning_probability
+from igos_bench.network import Normalised
 
 VGG19_LAYERS = {224: "features.3", 112: "features.8", 28: "features.26", 14: "features.35"}
 
@@ -317,3 +322,44 @@ def test_a_resolution_without_a_layer_is_named(vgg19: nn.Module) -> None:
     evaluate = Evaluator(vgg19, vgg19, layers={})
     with pytest.raises(UserError, match="excitation_bp has no layer of this model at resolution 28; available: none"):
         explain(evaluate, toy_image(0, 224)[None], torch.tensor([0]), 28)
+
+
+@pytest.mark.parametrize("is_fused", [True, False], ids=["fused", "folded alone"])
+@pytest.mark.parametrize(
+    ("library", "architecture", "layer"),
+    [
+        (timm.create_model, "tf_efficientnet_lite0", "blocks.4.2.bn1.act"),
+        (torchvision.models.get_model, "resnet18", "layer2"),
+        (torchvision.models.get_model, "vgg11_bn", "features.13"),
+        (torchvision.models.get_model, "densenet121", "features.transition2"),
+    ],
+)
+def test_the_fast_network_passes_p_down_as_the_trained_one_does(
+    library: Callable[[str], nn.Module], architecture: str, layer: str, is_fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With gammas of both signs, which folding puts on the weights."""
+    if not is_fused:
+        monkeypatch.setattr("igos_bench.onednn.is_available", lambda dtype: False)
+    network = Normalised(shake_batch_norms(library(architecture)), [0.5] * 3, [0.25] * 3).eval().requires_grad_(False)
+    images, targets = random_images(), torch.tensor([3, 5])
+    module = network.body.get_submodule(layer)
+    expected = explain(Evaluator(network, network, layers={14: module}), images, targets, 14)
+    calls: list[int] = []
+    module.register_forward_hook(lambda *_: calls.append(1))
+    for precision, tolerance in ((Precision.fp32, 1e-3), (Precision.bf16, 0.15)):
+        fast, folded = speed_up(network, CPU, precision, layers=[layer])
+        assert folded
+        calls.clear()
+        evaluate = Evaluator(network, fast, precision=precision, layers={14: module})
+        maps = explain(evaluate, images, targets, 14)
+        assert not calls, "the network itself was run"
+        assert maps.dtype == torch.float32
+        assert (maps - expected).norm() < tolerance * expected.norm(), precision
+
+
+def test_what_the_fast_network_has_no_rule_for_is_named_as_it_was_trained() -> None:
+    network = Normalised(timm.create_model("seresnet18"), [0.5] * 3, [0.25] * 3).eval().requires_grad_(False)
+    fast, _ = speed_up(network, CPU, layers=["layer3"])
+    evaluate = Evaluator(network, fast, layers={14: network.body.get_submodule("layer3")})
+    with pytest.raises(UserError, match=r"no rule for sigmoid, which runs in 'body\.layer4\.\S+' \(Sigmoid\)"):
+        explain(evaluate, random_images(), torch.tensor([3, 5]), 14)

@@ -94,6 +94,12 @@ def test_batch_norm_without_statistics_stays() -> None:
     assert fold_batch_norms(network)[1] == 0
 
 
+def test_a_batch_norm_that_would_lose_weights_stays() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval().requires_grad_(False)
+    network[1].weight[2] = 0
+    assert fold_batch_norms(network)[1] == 0
+
+
 def test_folding_does_not_touch_the_network() -> None:
     network = shake_batch_norms(torchvision.models.resnet18())
     before = hash_weights(network)

@@ -18,15 +18,18 @@ drops; p is then lost on the way and the map no longer sums to 1, as also where 
 products (squeeze-and-excitation), activations other than ReLU and ReLU6 (SiLU, GELU, sigmoid), layer norm or attention:
 a network with one of those between the layer and the logits is refused with the name of the module, never passed over.
 
-The rules are in `excitation_rules.py` and work on `evaluate.network`, unfolded: folding a negative gamma into a
-convolution would turn its W+ around. Always in float32, whatever `precision` says: the quotients want its digits.
+The rules are in `excitation_rules.py`. W is that of the network as it was trained: folding a negative gamma into a
+convolution turns its W+ around, so that the fast network keeps the signs, which is enough, as a positive factor of an
+output's weights cancels in the rule.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from ..errors import UserError
 from ..lazy import torch
 from ..perturb import Baseline
 from .registry import Resolutions, layer_at, register
@@ -61,16 +64,26 @@ class ExcitationBp:
     ) -> Tensor:
         """Explain a batch; raises UserError for a network without rules. See `Method.__call__`."""
         layer = layer_at(evaluate, resolution, self.name)
-        maps = []
-        for start in range(0, len(images), evaluate.batch_size):
-            rows = slice(start, start + evaluate.batch_size)
-            p = winning_probability(evaluate.network, layer, images[rows], targets[rows])
-            evaluate.count(len(p), backward=True)
-            maps.append(p.sum(1, keepdim=True).clamp(min=0))
-        return torch.cat(maps)
+        network, module = evaluate.tapped(layer)
+
+        def excite(part: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
+            try:
+                p = winning_probability(network, module, part, classes, evaluate.autocast(part))
+            except UserError:  # the network as it was trained has names for what is in the way
+                p = winning_probability(evaluate.network, layer, part, classes, evaluate.autocast(part))
+            return (p.sum(1, keepdim=True, dtype=part.dtype).clamp(min=0),)
+
+        (maps,) = evaluate.passes(excite, images, targets)
+        return maps
 
 
-def winning_probability(network: nn.Module, layer: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+def winning_probability(
+    network: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    precision: AbstractContextManager[object] = nullcontext(),
+) -> Tensor:
     """The marginal winning probability (N,C,h,w) at the output of `layer`, from a one-hot at the targets' logits.
 
     Args:
@@ -78,13 +91,14 @@ def winning_probability(network: nn.Module, layer: nn.Module, images: Tensor, ta
         layer: A module of it that runs once.
         images: (N,3,H,W).
         targets: (N,).
+        precision: What the forward pass runs under.
 
     Raises:
         UserError: The network has something between the layer and the logits for which there is no rule.
     """
     from .excitation_rules import rules_in_force  # its classes are torch's own: it cannot do without
 
-    with torch.enable_grad(), rules_in_force(network, layer) as rules:
+    with torch.enable_grad(), precision, rules_in_force(network, layer) as rules:
         logits = network(images)
     winners = torch.zeros_like(logits).scatter_(1, targets[:, None], 1)
     # Outside the mode: the rules call torch functions themselves.

@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from ..errors import UserError
+from ..fold import clip
+from ..onednn import FusedConvolution, fused_convolution
 
 
 class _Call(NamedTuple):
@@ -27,9 +29,10 @@ class _Call(NamedTuple):
     function: Callable[..., Tensor]
     rest: tuple[Any, ...]
     options: Mapping[str, Any]
+    signs: Tensor | None  # of the factors that folding put on the weights (K,1,1,1)
 
 
-# The rules: p of the output, and the inputs -> p of each input.
+# The rules: p of the output, the inputs, and the output where there is a ReLU in the call -> p of each input.
 
 
 def _share(weigh: Callable[[Tensor], Tensor], p: Tensor, inputs: Tensor) -> Tensor:
@@ -44,9 +47,17 @@ def _share(weigh: Callable[[Tensor], Tensor], p: Tensor, inputs: Tensor) -> Tens
 
 
 def _weighted(call: _Call, p: Tensor, inputs: Tensor) -> tuple[Tensor]:
-    positive = call.rest[0].clamp(min=0)
+    weight = call.rest[0] if call.signs is None else call.rest[0] * call.signs
+    positive = weight.clamp(min=0).to(inputs.dtype)
     options = {key: value for key, value in call.options.items() if key != "bias"}
     return (_share(lambda a: call.function(a, positive, None, *call.rest[2:], **options), p, inputs),)
+
+
+def _fused(call: _Call, p: Tensor, inputs: Tensor, outputs: Tensor) -> tuple[Tensor]:
+    convolution: FusedConvolution = call.rest[0]
+    if convolution.rectifier:
+        p = torch.ops.aten.threshold_backward(p, outputs, 0)
+    return (_share(convolution.positive, p, inputs),)
 
 
 def _averaged(call: _Call, p: Tensor, inputs: Tensor) -> tuple[Tensor]:
@@ -71,7 +82,8 @@ def _split(call: _Call, p: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor,
 _RULES: dict[str, Callable[..., tuple[Tensor, ...]]] = {
     **dict.fromkeys(("conv2d", "linear"), _weighted),
     **dict.fromkeys(("avg_pool2d", "adaptive_avg_pool2d", "mean"), _averaged),
-    **dict.fromkeys(("relu", "relu_", "relu6", "hardtanh", "dropout"), _where_positive),
+    "fused_convolution": _fused,
+    **dict.fromkeys(("relu", "relu_", "relu6", "hardtanh", "clip", "dropout"), _where_positive),
     "batch_norm": _unchanged,
     **dict.fromkeys(("add", "add_"), _split),  # `+` and `+=` have these names too
 }
@@ -92,11 +104,14 @@ class _Excite(torch.autograd.Function):
         ctx.call = call
         # A sum in place destroys an input of its rule. ReLU in place does not: what was positive stays so.
         in_place_sum = call.function.__name__ == "add_"
-        ctx.save_for_backward(*(tensor.clone() if in_place_sum else tensor for tensor in inputs))
+        saved = [tensor.clone() if in_place_sum else tensor for tensor in inputs]
         version = inputs[0]._version
         output = call.function(*inputs, *call.rest, **call.options)
         if inputs[0]._version != version:
             ctx.mark_dirty(inputs[0])
+        if call.function is fused_convolution:
+            saved.append(output)
+        ctx.save_for_backward(*saved)
         return output
 
     @staticmethod
@@ -151,7 +166,8 @@ class Rules(TorchFunctionMode):
             count = 2 if _RULES[name] is _split else 1
             if not _fits(function, args, options, carriers):
                 raise self._no_rule(f"this use of {name}")
-            output = _Excite.apply(_Call(function, args[count:], options), *args[:count])
+            signs = getattr(self.running[-1], "gamma_signs", None)
+            output = _Excite.apply(_Call(function, args[count:], options, signs), *args[:count])
         else:
             output = function(*args, **options)
             if carriers and name not in _AS_AUTOGRAD and _with_gradient(output):
