@@ -55,7 +55,9 @@ def clip(inputs: Tensor, owns_gradient: bool) -> Tensor:
     """ReLU6 in place, see `ReLU6`; a function that modes of torch can see."""
     if has_torch_function_unary(inputs):
         return cast(Tensor, handle_torch_function(clip, (inputs,), inputs, owns_gradient))
-    return cast(Tensor, _Clip.apply(inputs, owns_gradient))
+    if torch.is_grad_enabled() and inputs.requires_grad:
+        return cast(Tensor, _Clip.apply(inputs, owns_gradient))
+    return inputs.clamp_(0, 6)
 
 
 class ReLU6(nn.Module):

@@ -344,14 +344,14 @@ def test_the_fast_network_passes_p_down_as_the_trained_one_does(
     images, targets = random_images(), torch.tensor([3, 5])
     module = network.body.get_submodule(layer)
     expected = explain(Evaluator(network, network, layers={14: module}), images, targets, 14)
-    calls: list[int] = []
-    module.register_forward_hook(lambda *_: calls.append(1))
     for precision, tolerance in ((Precision.fp32, 1e-3), (Precision.bf16, 0.15)):
         fast, folded = speed_up(network, CPU, precision, layers=[layer])
         assert folded
-        calls.clear()
         evaluate = Evaluator(network, fast, precision=precision, layers={14: module})
+        calls: list[int] = []
+        handle = module.register_forward_hook(lambda *_: calls.append(1))  # noqa: B023
         maps = explain(evaluate, images, targets, 14)
+        handle.remove()
         assert not calls, "the network itself was run"
         assert maps.dtype == torch.float32
         assert (maps - expected).norm() < tolerance * expected.norm(), precision
