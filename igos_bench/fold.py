@@ -192,4 +192,6 @@ def _fold(convolution: nn.Conv2d, batch_norm: nn.BatchNorm2d) -> None:
     convolution.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
     convolution.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
     if batch_norm.affine:
-        convolution.register_buffer("gamma_signs", batch_norm.weight.detach().sign().view(-1, 1, 1, 1), persistent=False)
+        convolution.register_buffer(
+            "gamma_signs", batch_norm.weight.detach().sign().view(-1, 1, 1, 1), persistent=False
+        )

@@ -344,7 +344,7 @@ def test_the_fast_network_passes_p_down_as_the_trained_one_does(
     images, targets = random_images(), torch.tensor([3, 5])
     module = network.body.get_submodule(layer)
     expected = explain(Evaluator(network, network, layers={14: module}), images, targets, 14)
-    for precision, tolerance in ((Precision.fp32, 1e-3), (Precision.bf16, 0.15)):
+    for precision, tolerance in ((Precision.fp32, 1e-2), (Precision.bf16, 0.15)):  # rounding moves kinks and maxima
         fast, folded = speed_up(network, CPU, precision, layers=[layer])
         assert folded
         evaluate = Evaluator(network, fast, precision=precision, layers={14: module})

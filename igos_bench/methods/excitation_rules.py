@@ -23,6 +23,10 @@ from ..fold import clip
 from ..onednn import FusedConvolution, fused_convolution
 
 
+LEAST_EXCITATION = 1e-30
+"""Below it p is lost in part, as it is at 0; far from where sums of its reciprocals would overflow."""
+
+
 class _Call(NamedTuple):
     """A call of a torch function without its first arguments, the tensors that carry p."""
 
@@ -40,10 +44,13 @@ def _share(weigh: Callable[[Tensor], Tensor], p: Tensor, inputs: Tensor) -> Tens
     a = inputs.clamp(min=0).requires_grad_()
     with torch.enable_grad():
         excitation = weigh(a)
-    # Below the normal numbers a quotient would overflow; that is 0 as well.
-    excited = excitation > torch.finfo(excitation.dtype).tiny
-    (share,) = torch.autograd.grad(excitation, a, torch.where(excited, p / excitation, 0))
+    (share,) = torch.autograd.grad(excitation, a, _quotient(p, excitation.detach()))
     return a.detach() * share
+
+
+def _quotient(p: Tensor, excitation: Tensor) -> Tensor:
+    """p / excitation; finite where nothing excites, as each a that has a weight is 0 there and takes nothing of it."""
+    return p / excitation.clamp_(min=LEAST_EXCITATION)
 
 
 def _weighted(call: _Call, p: Tensor, inputs: Tensor) -> tuple[Tensor]:
@@ -57,7 +64,9 @@ def _fused(call: _Call, p: Tensor, inputs: Tensor, outputs: Tensor) -> tuple[Ten
     convolution: FusedConvolution = call.rest[0]
     if convolution.rectifier:
         p = torch.ops.aten.threshold_backward(p, outputs, 0)
-    return (_share(convolution.positive, p, inputs),)
+    a = inputs.clamp(min=0)
+    quotient = _quotient(p, convolution.positive.run(a)).contiguous(memory_format=torch.channels_last)
+    return (convolution.positive.input_gradient(quotient, a.shape).to(a.dtype).mul_(a),)
 
 
 def _averaged(call: _Call, p: Tensor, inputs: Tensor) -> tuple[Tensor]:
@@ -65,7 +74,7 @@ def _averaged(call: _Call, p: Tensor, inputs: Tensor) -> tuple[Tensor]:
 
 
 def _where_positive(call: _Call, p: Tensor, inputs: Tensor) -> tuple[Tensor]:
-    return (torch.where(inputs > 0, p, 0),)
+    return (torch.ops.aten.threshold_backward(p, inputs, 0),)
 
 
 def _unchanged(call: _Call, p: Tensor, inputs: Tensor) -> tuple[Tensor]:
@@ -75,7 +84,7 @@ def _unchanged(call: _Call, p: Tensor, inputs: Tensor) -> tuple[Tensor]:
 def _split(call: _Call, p: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     left, right = left.clamp(min=0), right.clamp(min=0)
     total = left + right
-    share = torch.where(total > torch.finfo(total.dtype).tiny, p / total, 0)
+    share = _quotient(p, total)
     return left * share, right * share
 
 
