@@ -51,10 +51,11 @@ class _Clip(torch.autograd.Function):
         return result, None
 
 
-def clip(inputs: Tensor, owns_gradient: bool) -> Tensor:
+def relu6_in_place(inputs: Tensor, owns_gradient: bool) -> Tensor:
     """ReLU6 in place, see `ReLU6`; a function that modes of torch can see."""
     if has_torch_function_unary(inputs):
-        return cast(Tensor, handle_torch_function(clip, (inputs,), inputs, owns_gradient))
+        found: Tensor = handle_torch_function(relu6_in_place, (inputs,), inputs, owns_gradient)
+        return found
     if torch.is_grad_enabled() and inputs.requires_grad:
         return cast(Tensor, _Clip.apply(inputs, owns_gradient))
     return inputs.clamp_(0, 6)
@@ -74,7 +75,7 @@ class ReLU6(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Overwrites its inputs."""
-        return clip(inputs, self.owns_gradient)
+        return relu6_in_place(inputs, self.owns_gradient)
 
 
 class SameConvolution(nn.Module):
@@ -173,7 +174,7 @@ def _what_follows(batch_norm: nn.BatchNorm2d, *, owns_gradient: bool) -> nn.Modu
 def _fold(convolution: nn.Conv2d, batch_norm: nn.BatchNorm2d) -> None:
     """In float64, so that the one rounding is that of the result.
 
-    The convolution keeps the `gamma_signs` (K,1,1,1) of gamma: those of its unfolded weights, times which its own have theirs.
+    The convolution keeps the signs of gamma, (K,1,1,1), with which its weights have those they had before.
     """
 
     def double(tensor: Tensor | None) -> Any:  # the stubs of fuse_conv_bn_weights are narrower than what it takes

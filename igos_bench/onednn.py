@@ -171,7 +171,8 @@ class FusedConvolution(nn.Module):
 def fused_convolution(inputs: Tensor, convolution: FusedConvolution) -> Tensor:
     """The call of a `FusedConvolution`; a function that modes of torch can see."""
     if has_torch_function_unary(inputs):
-        return cast(Tensor, handle_torch_function(fused_convolution, (inputs,), inputs, convolution))
+        found: Tensor = handle_torch_function(fused_convolution, (inputs,), inputs, convolution)
+        return found
     if torch.is_grad_enabled() and inputs.requires_grad:
         return cast(Tensor, _Differentiable.apply(inputs, convolution))
     return convolution.run(inputs)

@@ -10,12 +10,12 @@ import pytest
 import timm
 import torch
 import torchvision
+from classifiers import CPU, random_images
+from test_fold import shake_batch_norms
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchray.attribution import excitation_backprop as torchray
 from torchvision.models.resnet import Bottleneck
-from classifiers import CPU, random_images
-from test_fold import shake_batch_norms
 from toys import toy_image
 
 from igos_bench.config import Precision

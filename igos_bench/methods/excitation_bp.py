@@ -82,7 +82,7 @@ def winning_probability(
     layer: nn.Module,
     images: Tensor,
     targets: Tensor,
-    precision: AbstractContextManager[object] = nullcontext(),
+    precision: AbstractContextManager[object] | None = None,
 ) -> Tensor:
     """The marginal winning probability (N,C,h,w) at the output of `layer`, from a one-hot at the targets' logits.
 
@@ -91,14 +91,14 @@ def winning_probability(
         layer: A module of it that runs once.
         images: (N,3,H,W).
         targets: (N,).
-        precision: What the forward pass runs under.
+        precision: What the forward pass runs under, if anything.
 
     Raises:
         UserError: The network has something between the layer and the logits for which there is no rule.
     """
     from .excitation_rules import rules_in_force  # its classes are torch's own: it cannot do without
 
-    with torch.enable_grad(), precision, rules_in_force(network, layer) as rules:
+    with torch.enable_grad(), precision or nullcontext(), rules_in_force(network, layer) as rules:
         logits = network(images)
     winners = torch.zeros_like(logits).scatter_(1, targets[:, None], 1)
     # Outside the mode: the rules call torch functions themselves.

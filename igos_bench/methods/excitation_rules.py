@@ -19,9 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from ..errors import UserError
-from ..fold import clip
 from ..onednn import FusedConvolution, fused_convolution
-
 
 LEAST_EXCITATION = 1e-30
 """Below it p is lost in part, as it is at 0; far from where sums of its reciprocals would overflow."""
@@ -49,7 +47,7 @@ def _share(weigh: Callable[[Tensor], Tensor], p: Tensor, inputs: Tensor) -> Tens
 
 
 def _quotient(p: Tensor, excitation: Tensor) -> Tensor:
-    """p / excitation; finite where nothing excites, as each a that has a weight is 0 there and takes nothing of it."""
+    """The quotient p / excitation; finite where nothing excites, as each a that has a weight is 0 there and takes nothing of it."""
     return p / excitation.clamp_(min=LEAST_EXCITATION)
 
 
@@ -92,7 +90,7 @@ _RULES: dict[str, Callable[..., tuple[Tensor, ...]]] = {
     **dict.fromkeys(("conv2d", "linear"), _weighted),
     **dict.fromkeys(("avg_pool2d", "adaptive_avg_pool2d", "mean"), _averaged),
     "fused_convolution": _fused,
-    **dict.fromkeys(("relu", "relu_", "relu6", "hardtanh", "clip", "dropout"), _where_positive),
+    **dict.fromkeys(("relu", "relu_", "relu6", "hardtanh", "relu6_in_place", "dropout"), _where_positive),
     "batch_norm": _unchanged,
     **dict.fromkeys(("add", "add_"), _split),  # `+` and `+=` have these names too
 }
