@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, fx, nn
 
-from . import onednn
+from . import fuse, onednn
 from .config import INPUT_SIZE, Precision
 from .errors import first_line
 from .fold import fold_batch_norms
@@ -20,7 +20,24 @@ LOGIT_TOLERANCE = 1e-4  # times max(1, the image's largest |logit|): rounding is
 GRADIENT_TOLERANCE = 0.05  # of the gradient's norm: rounding moves activations over the kinks of ReLUs, 0.006 was seen
 
 
-class FastNetwork(Normalised):
+class _Scaled(Normalised):
+    """`Normalised` in one pass over memory: images / std - mean / std."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, body: nn.Module, network: Normalised) -> None:
+        super().__init__(body, network.mean.flatten().tolist(), network.std.flatten().tolist())
+        self.register_buffer("scale", 1 / self.std, persistent=False)
+        self.register_buffer("shift", -self.mean / self.std, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, 224, 224) in [0, 1] -> logits (N, K)."""
+        logits: Tensor = self.body(torch.addcmul(self.shift, images, self.scale))
+        return logits
+
+
+class FastNetwork(_Scaled):
     """A traced network that computes what another one does.
 
     Args:
@@ -29,7 +46,7 @@ class FastNetwork(Normalised):
     """
 
     def __init__(self, body: fx.GraphModule, network: Normalised) -> None:
-        super().__init__(body, network.mean.flatten().tolist(), network.std.flatten().tolist())
+        super().__init__(body, network)
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.tapped = lru_cache(maxsize=4)(self._tapped)
 
@@ -54,7 +71,7 @@ class FastNetwork(Normalised):
             tap = graph.call_module("tap", (marked[0],))
         marked[0].replace_all_uses_with(tap, lambda reader: reader is not tap)
         traced = fx.GraphModule({**dict(body.named_modules()), "tap": nn.Identity()}, graph)
-        tapped = Normalised(traced, self.mean.flatten().tolist(), self.std.flatten().tolist())
+        tapped = _Scaled(traced, self)
         return tapped.to(self.mean.device).eval(), traced.get_submodule("tap")
 
 
@@ -92,7 +109,7 @@ def _built(
 ) -> tuple[Normalised, bool]:
     body, folded = fold_batch_norms(network.body, layers)
     dtype = torch.float32 if precision is Precision.fp32 else torch.bfloat16
-    fused = onednn.fuse(body, dtype) if device.type == "cpu" and onednn.is_available(dtype) else 0
+    fused = fuse.fuse(body, dtype) if device.type == "cpu" and onednn.is_available(dtype) else 0
     return (FastNetwork(body, network) if folded or fused else network), folded > 0
 
 

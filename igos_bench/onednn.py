@@ -7,8 +7,10 @@ the kernel turned around,
 
     d/dx sum(g . (w * x)) = turned(w) * g,    padding k - 1 - p,
 
-and runs the same way. `make bench` measures what it is worth. It needs no compiler, and where a torch lacks these
-operators, or a network has a convolution of another kind, that part runs as it was.
+and runs the same way. That of a strided one on few channels, as of images, is a convolution as well: of the kernel's
+phases, every s-th row and column of it, whose outputs lie side by side. `make bench` measures what it is worth. It
+needs no compiler, and where a torch lacks these operators, or a network has a convolution of another kind, that part
+runs as it was.
 """
 
 from __future__ import annotations
@@ -19,17 +21,18 @@ from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from .fold import ReLU6, SameConvolution
+from .fold import SameConvolution
 
+FEW_CHANNELS = 4
 SHAPES_KEPT = 8
 """For how many shapes of inputs a convolution keeps its arranged weights: a full micro-batch, and rests of others."""
 
 
-class _Rectifier(NamedTuple):
+class Rectifier(NamedTuple):
     """A ReLU in oneDNN's words, and its backward pass: gradient, outputs, where to write."""
 
     name: str
@@ -37,12 +40,10 @@ class _Rectifier(NamedTuple):
     backward: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-_RELU = _Rectifier("relu", [], lambda g, y, out: torch.ops.aten.threshold_backward.grad_input(g, y, 0, grad_input=out))
-_RELU6 = _Rectifier(
+RELU = Rectifier("relu", [], lambda g, y, out: torch.ops.aten.threshold_backward.grad_input(g, y, 0, grad_input=out))
+RELU6 = Rectifier(
     "hardtanh", [0.0, 6.0], lambda g, y, out: torch.ops.aten.hardtanh_backward.grad_input(g, y, 0, 6, grad_input=out)
 )
-_MODULES: dict[type[nn.Module], _Rectifier] = {nn.ReLU: _RELU, nn.ReLU6: _RELU6, ReLU6: _RELU6}
-_FUNCTIONS = {torch.relu: _RELU, F.relu: _RELU, F.relu6: _RELU6}
 
 
 def is_available(dtype: torch.dtype) -> bool:
@@ -53,7 +54,10 @@ def is_available(dtype: torch.dtype) -> bool:
 
 
 class _Arranged(NamedTuple):
-    """What a convolution needs for inputs of one shape; `turned` is None where the gradient is torch's own."""
+    """What a convolution needs for inputs of one shape; `turned` is None where the gradient is torch's own.
+
+    `size` is that of the gradient spread out to stride 1.
+    """
 
     weight: Tensor
     padding: tuple[int, int]
@@ -75,7 +79,7 @@ class FusedConvolution(nn.Module):
     def __init__(
         self,
         convolution: nn.Conv2d | SameConvolution,
-        rectifier: _Rectifier | None,
+        rectifier: Rectifier | None,
         *,
         owns_gradient: bool,
         dtype: torch.dtype,
@@ -115,6 +119,9 @@ class FusedConvolution(nn.Module):
     def input_gradient(self, gradient: Tensor, shape: torch.Size) -> Tensor:
         """From the gradient (N,K,h,w) of the convolution's output to that of its inputs, of `shape` (N,C,H,W)."""
         arranged = self._arranged(tuple(shape))
+        if arranged.turned is not None and self._has_phases:
+            phases = _convolve(gradient, arranged.turned, None, arranged.turned_padding, (1, 1), 1)
+            return _side_by_side(phases, self.stride, arranged.padding, shape)
         if arranged.turned is not None:
             spread = self._spread(gradient, arranged.size)
             return _convolve(spread, arranged.turned, None, arranged.turned_padding, (1, 1), self.groups)
@@ -136,6 +143,11 @@ class FusedConvolution(nn.Module):
         return spread
 
     @property
+    def _has_phases(self) -> bool:
+        """Whether the gradient is the convolution of phases: the fewer the channels, the slower torch's own way."""
+        return self.stride != (1, 1) and self.groups == 1 and self.convolution.weight.shape[1] <= FEW_CHANNELS
+
+    @property
     def _turns(self) -> bool:
         """Whether the gradient is a convolution of ours.
 
@@ -154,10 +166,16 @@ class FusedConvolution(nn.Module):
         arrange = torch.ops.mkldnn._reorder_convolution_weight
         outputs, inputs, height, width = weight.shape  # `inputs` of one group
         turned_padding = (height - 1 - padding[0], width - 1 - padding[1])
-        # The gradient's size, spread out to stride 1.
         size = (shape[2] + 2 * padding[0] - height + 1, shape[3] + 2 * padding[1] - width + 1)
         turned = None
-        if self._turns and min(turned_padding) >= 0:
+        if self._has_phases:
+            kernel = _phases(weight, self.stride)
+            turned_padding = (kernel.shape[2] - 1, kernel.shape[3] - 1)
+            rows, columns = (-(-length // stride) for length, stride in zip(size, self.stride, strict=True))
+            turned = arrange(
+                kernel.to(self.dtype), turned_padding, (1, 1), (1, 1), 1, (shape[0], outputs, rows, columns)
+            )
+        elif self._turns and min(turned_padding) >= 0:
             by_group = weight.view(self.groups, outputs // self.groups, inputs, height, width)
             kernel = by_group.transpose(1, 2).flip(-1, -2).reshape(-1, outputs // self.groups, height, width)
             turned = arrange(
@@ -178,6 +196,27 @@ def fused_convolution(inputs: Tensor, convolution: FusedConvolution) -> Tensor:
     return convolution.run(inputs)
 
 
+def _phases(weight: Tensor, stride: tuple[int, int]) -> Tensor:
+    """Kernels (s*t*C,K,ceil(h/s),ceil(w/t)) of the gradient's rows and columns of equal remainder, of (K,C,h,w)."""
+    (s, t), (outputs, inputs, height, width) = stride, weight.shape
+    rows, columns = -(-height // s), -(-width // t)
+    by_phase = F.pad(weight, (0, columns * t - width, 0, rows * s - height)).view(outputs, inputs, rows, s, columns, t)
+    turned = by_phase.flip(2, 4).permute(3, 5, 1, 0, 2, 4)
+    return turned.reshape(s * t * inputs, outputs, rows, columns).contiguous()
+
+
+def _side_by_side(phases: Tensor, stride: tuple[int, int], padding: tuple[int, int], shape: torch.Size) -> Tensor:
+    """Phases (N,s*t*C,h,w) as a gradient of `shape` (N,C,H,W): rows s*q+r-padding are those of phase r, and columns."""
+    (s, t), (count, channels, height, width) = stride, shape
+    rows, columns = phases.shape[2:]
+    by_row = phases.permute(0, 2, 3, 1).reshape(count, rows, columns, s, t * channels).transpose(2, 3)
+    whole = by_row.reshape(count, rows * s, columns * t, channels).permute(0, 3, 1, 2)
+    missing = (padding[0] + height - rows * s, padding[1] + width - columns * t)
+    if max(missing) > 0:  # the kernel never got there
+        whole = F.pad(whole, (0, max(missing[1], 0), 0, max(missing[0], 0)))
+    return whole[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
+
+
 def _convolve(
     inputs: Tensor,
     weight: Tensor,
@@ -185,7 +224,7 @@ def _convolve(
     padding: tuple[int, int],
     stride: tuple[int, int],
     groups: int,
-    rectifier: _Rectifier | None = None,
+    rectifier: Rectifier | None = None,
 ) -> Tensor:
     name, scalars = (rectifier.name, rectifier.scalars) if rectifier else ("none", [])
     outputs: Tensor = torch.ops.mkldnn._convolution_pointwise(
@@ -216,64 +255,3 @@ class _Differentiable(torch.autograd.Function):
             out = gradient if owned else torch.empty_like(gradient)
             gradient = convolution.rectifier.backward(gradient, outputs, out)
         return convolution.input_gradient(gradient, ctx.shape).to(ctx.dtype), None
-
-
-def fuse(traced: fx.GraphModule, dtype: torch.dtype) -> int:
-    """Replaces every convolution of a traced network, with the ReLU that alone reads it; returns how many.
-
-    With bfloat16 the linear layers' weights become that too, so that autocast has nothing to convert in each call.
-    """
-    graph = traced.graph
-    modules = dict(traced.named_modules())
-    for node in list(graph.nodes):  # what stands between a convolution and its ReLU and does nothing
-        if node.op == "call_module" and isinstance(modules[str(node.target)], nn.Identity):
-            _take_over(cast(fx.Node, node.args[0]), node)
-    convolutions = [node for node in graph.nodes if node.op == "call_module" and _is_plain(modules[str(node.target)])]
-    rectifiers = {node: _absorb_rectifier(node, modules) for node in convolutions}
-    for node in convolutions:
-        fused = FusedConvolution(
-            cast(nn.Conv2d, modules[str(node.target)]),
-            rectifiers[node],
-            owns_gradient=len(node.users) == 1 and next(iter(node.users)) in rectifiers,
-            dtype=dtype,
-        )
-        name = f"fused_{node.name}"
-        traced.add_submodule(name, fused)
-        node.target = name
-    if dtype is not torch.float32:
-        for module in modules.values():
-            if isinstance(module, nn.Linear):
-                module.to(dtype)
-    traced.delete_all_unused_submodules()
-    graph.lint()
-    traced.recompile()
-    return len(convolutions)
-
-
-def _is_plain(module: nn.Module) -> bool:
-    if type(module) is nn.Conv2d:
-        return module.dilation == (1, 1) and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    return isinstance(module, SameConvolution)
-
-
-def _absorb_rectifier(node: fx.Node, modules: dict[str, nn.Module]) -> _Rectifier | None:
-    """Takes the ReLU that alone reads the node out of the graph."""
-    if len(node.users) != 1:
-        return None
-    (reader,) = node.users
-    if reader.op == "call_module":
-        rectifier = _MODULES.get(type(modules[str(reader.target)]))
-    elif reader.op == "call_function":
-        rectifier = _FUNCTIONS.get(cast(Any, reader.target))
-    else:
-        rectifier = None
-    if rectifier:
-        _take_over(node, reader)
-    return rectifier
-
-
-def _take_over(node: fx.Node, reader: fx.Node) -> None:
-    """Takes a reader out of the graph: what it gave out, and was the output of, the node is from now on."""
-    node.meta["layers"] = reader.meta.get("layers", set())
-    reader.replace_all_uses_with(node)
-    node.graph.erase_node(reader)

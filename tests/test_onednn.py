@@ -12,7 +12,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from igos_bench.fold import fold_batch_norms
-from igos_bench.onednn import FusedConvolution, fuse
+from igos_bench.fuse import fuse
+from igos_bench.onednn import FusedConvolution
 
 KINDS = {
     "3x3": lambda: nn.Conv2d(6, 8, 3, padding=1),
@@ -20,12 +21,16 @@ KINDS = {
     "1x3": lambda: nn.Conv2d(6, 8, (1, 3), padding=(0, 1)),
     "padded beyond the kernel": lambda: nn.Conv2d(6, 8, 1, padding=2),
     "strided": lambda: nn.Conv2d(6, 8, 3, stride=2, padding=1),
+    "strided on images": lambda: nn.Conv2d(3, 8, 7, stride=2, padding=3),
+    "strided on images, two strides": lambda: nn.Conv2d(3, 8, (3, 5), stride=(2, 3), padding=(0, 1)),
+    "strided 1x1 on images": lambda: nn.Conv2d(3, 8, 1, stride=2),
     "strided 1x1": lambda: nn.Conv2d(6, 8, 1, stride=2),
     "grouped": lambda: nn.Conv2d(6, 8, 3, padding=1, groups=2),
     "depthwise": lambda: nn.Conv2d(6, 6, 5, padding=2, groups=6),
     "strided depthwise": lambda: nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6),
     "depthwise, two strides": lambda: nn.Conv2d(6, 6, 5, stride=(2, 3), padding=2, groups=6),
     "same": lambda: Conv2dSame(6, 8, 3, stride=2),
+    "same on images": lambda: Conv2dSame(3, 8, 3, stride=2),
     "same depthwise": lambda: Conv2dSame(6, 6, 5, stride=2, groups=6),
 }
 RECTIFIERS: dict[str, Callable[[], nn.Module]] = {
@@ -56,7 +61,7 @@ def test_outputs_and_gradients_are_torchs(kind: str, rectifier: str, size: tuple
     network = nn.Sequential(KINDS[kind](), RECTIFIERS[rectifier]()).eval().requires_grad_(False)
     for parameter in network.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * 2)
-    images = torch.randn(2, 6, *size, generator=generator)
+    images = torch.randn(2, network[0].in_channels, *size, generator=generator)
     traced, count = fused(network)
     assert count == 1 and isinstance(next(traced.children()), FusedConvolution)
     outputs, gradient = run(network, images)

@@ -47,7 +47,7 @@ def _share(weigh: Callable[[Tensor], Tensor], p: Tensor, inputs: Tensor) -> Tens
 
 
 def _quotient(p: Tensor, excitation: Tensor) -> Tensor:
-    """The quotient p / excitation; finite where nothing excites, as each a that has a weight is 0 there and takes nothing of it."""
+    """The quotient p / excitation, finite where nothing excites: each a with a weight is 0 there and takes nothing."""
     return p / excitation.clamp_(min=LEAST_EXCITATION)
 
 
