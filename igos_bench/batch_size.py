@@ -12,7 +12,7 @@ from .errors import UserError
 from .kept import keep, recall
 from .rates import Way, measure_rates
 
-USUAL = {"cpu": 16}
+USUAL = {"cpu": 32}
 USUAL_ON_A_GPU = 64
 SIZES = {"cpu": (1, 2, 4, 8, 16, 32)}
 SIZES_ON_A_GPU = (8, 16, 32, 64, 128, 256, 512)

@@ -49,7 +49,7 @@ class Evaluator:
 
     network: nn.Module
     fast_network: nn.Module
-    batch_size: int = 16
+    batch_size: int = 32
     precision: Precision = Precision.fp32
     layers: Mapping[int, nn.Module] = field(default_factory=dict)
     forwards: int = field(default=0, init=False)
