@@ -32,6 +32,7 @@ def fuse(traced: fx.GraphModule, dtype: torch.dtype) -> int:
             cast(nn.Conv2d, modules[str(node.target)]),
             rectifiers[node],
             owns_gradient=len(node.users) == 1 and next(iter(node.users)) in rectifiers,
+            reads_rectified=rectifiers.get(cast(fx.Node, node.args[0])) is not None,
             dtype=dtype,
         )
         name = f"fused_{node.name}"

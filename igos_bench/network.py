@@ -37,8 +37,12 @@ class Normalised(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, 224, 224) in [0, 1] -> logits (N, K)."""
-        logits: Tensor = self.body((images - self.mean) / self.std)
+        logits: Tensor = self.body(self.normalise(images))
         return logits
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [0, 1] -> what the body was trained on."""
+        return (images - self.mean) / self.std
 
 
 # What it does with one image.

@@ -73,6 +73,7 @@ class FusedConvolution(nn.Module):
         convolution: an `nn.Conv2d` or `SameConvolution` without dilation, padded with zeros.
         rectifier: what stands behind it, if anything does.
         owns_gradient: nobody else reads the gradient that its output gets: it may be overwritten.
+        reads_rectified: its inputs are what a ReLU gives out, and so not negative.
         dtype: of the products; inputs of another type are converted.
     """
 
@@ -82,6 +83,7 @@ class FusedConvolution(nn.Module):
         rectifier: Rectifier | None,
         *,
         owns_gradient: bool,
+        reads_rectified: bool,
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
@@ -91,6 +93,7 @@ class FusedConvolution(nn.Module):
         self.bias = None if convolution.bias is None else convolution.bias.detach().to(dtype)
         self.rectifier = rectifier
         self.owns_gradient = owns_gradient
+        self.reads_rectified = reads_rectified
         self.dtype = dtype
         self._arranged = lru_cache(SHAPES_KEPT)(self._arrange)
 
@@ -114,7 +117,7 @@ class FusedConvolution(nn.Module):
         weight = convolution.weight if signs is None else convolution.weight * signs
         convolution.weight = nn.Parameter(weight.clamp(min=0), requires_grad=False)
         convolution.bias = None
-        return FusedConvolution(convolution, None, owns_gradient=True, dtype=self.dtype)
+        return FusedConvolution(convolution, None, owns_gradient=True, reads_rectified=True, dtype=self.dtype)
 
     def input_gradient(self, gradient: Tensor, shape: torch.Size) -> Tensor:
         """From the gradient (N,K,h,w) of the convolution's output to that of its inputs, of `shape` (N,C,H,W)."""

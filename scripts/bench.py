@@ -5,7 +5,8 @@
 For each network and precision, first the ceiling: the best raw rates of the network, forward alone and forward with
 the gradient to the input, over ways to run it (`bench_setup.ways`) and micro-batch sizes. Then every method's whole
 call, through the `Evaluator` as a run makes it, beside its peers (`peers.py`), in this process, on the same threads.
-Results are compared before a time counts; a difference beyond the case's tolerance ends the bench with exit code 1.
+Results are compared before a time counts. Where they differ beyond the case's tolerance no time of it is taken, the
+rest goes on, and the exit code is 1.
 
 ratio        theirs / ours: the median of pairs, and their range
 passes       an image: forward passes alone, and forward passes with a backward one
@@ -62,6 +63,10 @@ class Options:
     out: str = str(ROOT / "results")
 
 
+class DisagreementError(Exception):
+    """Results that are not the same thing."""
+
+
 def main() -> int:
     """Measure everything, then write and print it."""
     began = time.perf_counter()
@@ -77,11 +82,13 @@ def main() -> int:
             raise UserError("quantus is not installed: `make bench` does that")
         ceilings: list[Ceiling] = []
         results: list[Result] = []
+        disagreements: list[str] = []
         with TemporaryDirectory() as folder:
             for network, precision in product(options.networks, options.precisions):
                 print(f"{network}, {precision.value}", flush=True)
                 setting = settings[network]
-                found = measure(start(network, precision, setting, Path(folder)), setting, options.methods)
+                run = start(network, precision, setting, Path(folder))
+                found = measure(run, setting, options.methods, disagreements)
                 ceilings += found[0]
                 results += found[1]
     except (UserError, OmegaConfBaseException) as error:
@@ -93,11 +100,15 @@ def main() -> int:
     bench_report.draw(results, out / f"{stem}.png")
     print(bench_report.printed(ceilings, results))
     print(f"\n{(time.perf_counter() - began) / 60:.1f} minutes; written to {out / stem}.csv and .png")
-    return 0
+    for disagreement in disagreements:
+        print(f"bench: {disagreement}", file=sys.stderr)
+    return 1 if disagreements else 0
 
 
-def measure(run: Run, setting: Setting, methods: list[str]) -> tuple[list[Ceiling], list[Result]]:
-    """One network and precision."""
+def measure(
+    run: Run, setting: Setting, methods: list[str], disagreements: list[str]
+) -> tuple[list[Ceiling], list[Result]]:
+    """One network and precision; adds to `disagreements` what is no comparison."""
     precision = run.config.precision
     network_ways = ways(run)
     rates = {backward: rates_of(network_ways, setting.sizes, run, backward=backward) for backward in (False, True)}
@@ -108,9 +119,14 @@ def measure(run: Run, setting: Setting, methods: list[str]) -> tuple[list[Ceilin
     results = []
     block = Block.of(run, setting)
     for method, case in CASES:
-        if not methods or method in methods:
+        if methods and method not in methods:
+            continue
+        try:
             results += compare(case(block), run.classifier.name, precision, setting.rounds)
-            gc.collect()  # a peer's copy of the network
+        except DisagreementError as error:
+            print(f"  bench: {error}", flush=True)
+            disagreements.append(str(error))
+        gc.collect()  # a peer's copy of the network
     # The machine may have been slower at the start: the ceiling is the better one of both.
     ceilings = []
     for backward, found in rates.items():
@@ -148,11 +164,11 @@ def compare(case: Case, network: str, precision: Precision, rounds: int) -> list
         firsts.append(first)
         theirs_passes.append((peer.network.forwards, peer.network.gradients))
         if not theirs.any():
-            raise SystemExit(f"bench: {case.method} on {network}: {peer.name} gives zeros alone, which shows nothing")
+            raise DisagreementError(f"{case.method} on {network}: {peer.name} gives zeros alone, which shows nothing")
         difference = case.difference(mine, theirs)
         if not difference <= case.tolerance:
-            raise SystemExit(
-                f"bench: {case.method} ({case.setting}) on {network} in {precision.value} differs from {peer.name} by "
+            raise DisagreementError(
+                f"{case.method} ({case.setting}) on {network} in {precision.value} differs from {peer.name} by "
                 f"{difference:.2g} ({case.difference.__name__}), more than {case.tolerance:g}: no time of it counts"
             )
         differences.append(difference)

@@ -56,7 +56,7 @@ class Setting:
 
 FULL = {
     "efficientnet_lite0": Setting(4, 8, 2, 3, 20, 200, 50, 48, (1, 2, 4, 8, 16, 32), 3),
-    "vgg19": Setting(2, 4, 1, 2, 20, 50, 12, 12, (1, 2, 4, 8, 16, 32), 3),
+    "vgg19": Setting(1, 4, 1, 2, 20, 32, 12, 12, (1, 2, 4, 8, 16, 32), 3),
 }
 QUICK = {
     "efficientnet_lite0": Setting(2, 4, 1, 3, 20, 50, 12, 12, (1, 2, 4, 8), 2),
