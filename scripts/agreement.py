@@ -96,8 +96,10 @@ def compare(reference: Sequence[Cell], other: Sequence[Cell]) -> pd.DataFrame:
     rows = []
     for one in sorted(reference, key=lambda cell: (cell.method, -cell.resolution)):
         two = others.get((one.method, one.resolution))
-        common = [] if two is None else one.rows.index.intersection(two.rows.index)
-        if two is None or not len(common):
+        if two is None:
+            continue
+        common = one.rows.index.intersection(two.rows.index)
+        if common.empty:
             continue
         row: dict[str, object] = {"method": one.method, "resolution": one.resolution, "n": len(common)}
         for area in AREAS:
