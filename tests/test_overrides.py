@@ -10,7 +10,7 @@ import pytest
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from igos_bench import overrides
+from igos_bench import composing
 from igos_bench.errors import UserError
 from igos_bench.methods import get_method
 from igos_bench.methods.regulariser import lambdas_at
@@ -23,7 +23,7 @@ MISTAKES = {
     "+hydra.foo=1": "keys cannot be added or removed",
     "~method": "keys cannot be added or removed",
     "method@x=igos": "write method=VALUE, without @",
-    "hydra.foo=1": "Could not override 'hydra.foo'",
+    "hydra.foo=1": "of Hydra's own settings only hydra/launcher, hydra.launcher.KEY",
     "hydra/launcher=foo": "Could not find 'hydra/launcher/foo'",
     "method.lambdas.14=[1,2]": "Could not override 'method.lambdas.14'",
     "-m seed=interval(1,2)": "seed=interval(1,2): write the values of a sweep out, seed=VALUE,VALUE",
@@ -74,7 +74,7 @@ def test_jobs_are_those_of_hydras_own_sweeper(line: str, tmp_path: Path, monkeyp
 def test_jobs_of_one_choice_share_a_composition(monkeypatch: pytest.MonkeyPatch) -> None:
     composed: list[object] = []
     monkeypatch.setattr(
-        overrides, "compose", lambda *words, **options: composed.append(words) or compose(*words, **options)
+        composing, "compose", lambda *words, **options: composed.append(words) or compose(*words, **options)
     )
     words = ["experiment=table1", "data.root=folder", "seed=1,2,3"]
     configs = list(compose_jobs(words, sweep=True))
