@@ -10,7 +10,6 @@ from typing import Any, cast
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import UnsupportedInterpolationType
 
@@ -26,7 +25,7 @@ def parse(words: Sequence[str]) -> list[Override]:
     """The words after `igos-bench` as Hydra understands them; raises UserError."""
     try:
         return OverridesParser.create().parse_overrides(list(words))
-    except (HydraException, RecursionError) as error:
+    except Exception as error:  # of the parser, or of Python at a number of 5,000 digits
         raise UserError(f"cannot read the words {' '.join(words)!r}: {first_line(error)}") from None
 
 
@@ -35,7 +34,7 @@ def composed(words: Sequence[str], *, hydra: bool = False) -> Any:
     try:
         return compose("config", list(words), return_hydra_config=hydra)
     except Exception as error:  # Hydra, OmegaConf and the YAML parser raise nearly anything on other people's files
-        raise told(error) from None
+        raise told(error, f"a YAML file of {' '.join(words) or 'conf/'} cannot be used") from None
 
 
 def put(config: Any, key: str, value: Any) -> None:
@@ -43,7 +42,7 @@ def put(config: Any, key: str, value: Any) -> None:
     try:
         OmegaConf.update(config, key, value, merge=True)
     except Exception as error:  # as there
-        raise told(error) from None
+        raise told(error, f"{key}={value} cannot be used") from None
 
 
 def hydra_of(config: Any) -> dict[str, Any]:
@@ -59,13 +58,13 @@ def search_path(config_dir: str | None) -> list[str]:
     return [f"hydra.searchpath=['{quoted}']"]
 
 
-def told(error: Exception) -> UserError:
-    """What Hydra, OmegaConf or the YAML parser complained of, as one line."""
+def told(error: Exception, what: str) -> UserError:
+    """A complaint of Hydra, OmegaConf or the YAML parser as one line; `what` is said of others, which do not say it."""
     if isinstance(error, UnsupportedInterpolationType):
         return UserError(
             f"{first_line(error)}: a configuration reads other keys, ${{KEY}}, and nothing of this machine; write the "
             "value out, or as KEY=VALUE on the command line"
         )
+    text = " ".join(str(error).split())
     readable = type(error).__module__.partition(".")[0] in ("hydra", "omegaconf", "yaml")
-    what = "" if readable else f"a YAML file cannot be used: {type(error).__name__}: "
-    return UserError(what + " ".join(str(error).split()))
+    return UserError(text if readable and text else f"{what}: {type(error).__name__}: {text}")

@@ -1,15 +1,11 @@
 """The errors that are written for people, and the words they share."""
 
-import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
 LONGEST_LINE = 2000
 """Characters of a message; of a longer one the middle is left out."""
-
-# Control characters, which could start a new line or move the cursor, other line ends, and lone surrogates.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(Exception):
@@ -38,7 +34,7 @@ def tell(message: object) -> None:
 
 def one_line(text: str) -> str:
     """The text on one line that a terminal shows as it stands: what it could not show is written as its escape."""
-    text = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     if len(text) <= LONGEST_LINE:
         return text
     return f"{text[: LONGEST_LINE // 2]} ... {text[-LONGEST_LINE // 2 :]}"

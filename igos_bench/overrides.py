@@ -117,12 +117,14 @@ def typed(config: Any) -> RunConfig:
         if isinstance(error, (MissingMandatoryValue, InterpolationToMissingValueError)):
             raise UserError(f"{lines[0].rpartition(': ')[2]} has no value: write it as KEY=VALUE") from None
         if isinstance(error, UnsupportedInterpolationType):
-            raise told(error) from None
+            raise told(error, "the configuration cannot be used") from None
         key = next((line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")), "")
         raise UserError(f"{key}: {lines[0]}" if key else lines[0]) from None
     assert isinstance(found, RunConfig)
-    if "name" not in found.method:
-        raise UserError("the method's YAML has no `name`: write `name: NAME`, the name of the method's class")
+    name = (found.method or {}).get("name")
+    if not isinstance(name, str):
+        has = "no `name`" if name is None else f"name: {name!r}"
+        raise UserError(f"the method's YAML has {has}: write `name: NAME`, the name of the method's class")
     return found
 
 
