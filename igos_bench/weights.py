@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -74,7 +75,9 @@ def _read(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(file)
         else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of pickle's protocols: whether it can be read is said below
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler meets in a damaged file
         raise unreadable(file, error) from error
 
