@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -151,3 +152,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value.value if hasattr(value, "value") else value
+
+
+def leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values below nested dictionaries and lists, empty ones included."""
+    items = content.items() if isinstance(content, Mapping) else enumerate(content)
+    for key, value in items:
+        name = f"{prefix}{key}"
+        if isinstance(value, (Mapping, list)):
+            yield name, type(value)()
+            yield from leaves(value, f"{name}.")
+        else:
+            yield name, value

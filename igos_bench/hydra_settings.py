@@ -7,9 +7,10 @@ read. The command line may choose and set a launcher, and where a sweep has its 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from .config import leaves
 from .errors import UserError
 
 WORDS = re.compile(r"hydra/launcher|hydra\.(launcher|sweep)\.[^.].*|hydra\.job\.name")
@@ -31,7 +32,7 @@ def check_word(key: str, word: str) -> None:
 
 def check_untouched(usual: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raise UserError where the chosen YAML files made Hydra's settings differ from those of `conf/`, unresolved."""
-    before, after = dict(_leaves(usual)), dict(_leaves(found))
+    before, after = dict(leaves(usual)), dict(leaves(found))
     for key in sorted(before.keys() | after.keys()):
         free = any(f"{key}.".startswith(f"{name}.") for name in FREE)
         if not free and before.get(key, _NOTHING) != after.get(key, _NOTHING):
@@ -43,7 +44,7 @@ def check_untouched(usual: Mapping[str, Any], found: Mapping[str, Any]) -> None:
 
 def check_launcher(found: Mapping[str, Any]) -> None:
     """Raise UserError where a launcher is no installed plugin of Hydra's, or has objects to make among its settings."""
-    for key, value in _leaves(found["launcher"]):
+    for key, value in leaves(found["launcher"]):
         plugin = key == "_target_" and str(value).startswith(PLUGINS)
         if key.rpartition(".")[2].startswith("_") and key.endswith("_") and not plugin:
             raise UserError(
@@ -53,15 +54,3 @@ def check_launcher(found: Mapping[str, Any]) -> None:
 
 
 _NOTHING = object()
-
-
-def _leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values below nested dictionaries and lists, empty ones included."""
-    items = content.items() if isinstance(content, Mapping) else enumerate(content)
-    for key, value in items:
-        name = f"{prefix}{key}"
-        if isinstance(value, (Mapping, list)):
-            yield name, type(value)()
-            yield from _leaves(value, f"{name}.")
-        else:
-            yield name, value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from itertools import islice, product
 from pathlib import Path
@@ -15,7 +16,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.types import Override, RangeSweep, ValueType
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep, ValueType
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import (
     InterpolationToMissingValueError,
@@ -25,7 +26,7 @@ from omegaconf.errors import (
 )
 
 from .composing import composed, hydra_of, parse, put, search_path, told
-from .config import RunConfig
+from .config import RunConfig, leaves
 from .errors import UserError, unknown
 from .hydra_settings import check_launcher, check_untouched, check_word
 
@@ -33,6 +34,7 @@ HERE = Path(__file__).parent
 CONF = str(next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir()))
 GROUPS = ("method", "model", "data", "protocol", "experiment")
 MOST_JOBS = 10_000
+_NOT_WRITTEN_OUT = (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP)
 
 
 def check_overrides(words: Sequence[str], config_dir: str | None = None, *, sweep: bool = False) -> None:
@@ -125,6 +127,9 @@ def typed(config: Any) -> RunConfig:
     if not isinstance(name, str):
         has = "no `name`" if name is None else f"name: {name!r}"
         raise UserError(f"the method's YAML has {has}: write `name: NAME`, the name of the method's class")
+    for key, value in leaves(asdict(found)):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}={value}: give a finite number")
     return found
 
 
@@ -139,7 +144,8 @@ def _check_words(overrides: Sequence[Override], *, sweep: bool) -> None:
         key, word = override.key_or_group, override.input_line or ""
         if override.is_sweep_override() and not sweep:
             raise UserError(f"{word}: several values are a sweep, which needs the flag -m")
-        if override.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
+        inside = override._value.list if isinstance(override._value, ChoiceSweep) else []
+        if override.value_type in _NOT_WRITTEN_OUT or any(isinstance(value, Sweep) for value in inside):
             raise UserError(f"{word}: write the values of a sweep out, {key}=VALUE,VALUE")
         if override.package is not None:
             raise UserError(f"{word}: write {key}=VALUE, without @")
