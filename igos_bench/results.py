@@ -29,6 +29,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
@@ -254,6 +255,8 @@ def _read_npz(path: Path, *keys: str) -> dict[str, np.ndarray] | None:
         with np.load(path, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in keys}
     except (OSError, BadZipFile, zlib.error, ValueError, EOFError, KeyError, RuntimeError):  # zipfile's others
+        return None
+    except (MemoryError, OverflowError, SyntaxError, TokenError):  # of a header that was made up
         return None
 
 
