@@ -54,7 +54,9 @@ def search_path(config_dir: str | None) -> list[str]:
     """The words that put the user's own folder, whatever its name, on Hydra's search path."""
     if not config_dir:
         return []
-    quoted = re.sub(r"(\\*)'", r"\1\1\\'", f"file://{Path(config_dir).resolve()}")
+    # In Hydra's quotes a backslash is doubled before a quote, and nowhere else.
+    folder = re.sub(r"(\\*)'", r"\1\1\\'", f"file://{Path(config_dir).resolve()}")
+    quoted = re.sub(r"(\\+)$", r"\1\1", folder)
     return [f"hydra.searchpath=['{quoted}']"]
 
 

@@ -14,7 +14,7 @@ import string
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -197,42 +197,41 @@ def yaml_files(draw: st.DrawFn, group: str) -> bytes:
     return (head + "".join(f"{key}: {value}\n" for key, value in content.items())).encode("utf-8", "surrogatepass")
 
 
-def check_words(around: Path, command: str, said: Sequence[str], sweep: bool) -> None:
-    before = state(around)
-    if not {"--help", "-h"} & set(said):
-        refused(command, *["-m"] * sweep, *said, *NOWHERE)
-    assert state(around) == before, said
-
-
-def check_yaml(around: Path, command: str, file: tuple[str, bytes], sweep: bool) -> None:
-    refused_yaml(around, command, *file, *["-m"] * sweep)
-
-
-commands = st.sampled_from(COMMANDS)
-some_words = st.lists(words, min_size=1, max_size=3)
-some_yaml = st.sampled_from(GROUPS).flatmap(lambda group: st.tuples(st.just(group), yaml_files(group)))
-FEW = settings(max_examples=60, deadline=None, derandomize=True, database=None, phases=[Phase.generate, Phase.shrink])
+some_words = st.tuples(st.sampled_from(COMMANDS), st.lists(words, min_size=1, max_size=3), st.booleans())
+some_yaml = st.tuples(
+    st.sampled_from(COMMANDS),
+    st.sampled_from(GROUPS).flatmap(lambda group: st.tuples(st.just(group), yaml_files(group))),
+    st.booleans(),
+)
+FEW = settings(max_examples=50, deadline=None, derandomize=True, database=None, phases=[Phase.generate, Phase.shrink])
 MANY = settings(FEW, max_examples=3000, derandomize=False)
+HOW_MANY = [FEW, pytest.param(MANY, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
 
 
-def test_words(around: Path) -> None:
-    FEW(given(commands, some_words, st.booleans())(lambda *drawn: check_words(around, *drawn)))()
+@pytest.mark.parametrize("how_many", HOW_MANY, ids=["few", "many"])
+def test_words(around: Path, how_many: settings) -> None:
+    before = state(around)
+
+    @how_many
+    @given(some_words)
+    def one_line(drawn: tuple[str, list[str], bool]) -> None:
+        command, said, sweep = drawn
+        if not {"--help", "-h"} & set(said):
+            refused(command, *["-m"] * sweep, *said, *NOWHERE)
+        assert state(around) == before, drawn
+
+    one_line()
 
 
-def test_yaml(around: Path) -> None:
-    FEW(given(commands, some_yaml, st.booleans())(lambda *drawn: check_yaml(around, *drawn)))()
+@pytest.mark.parametrize("how_many", HOW_MANY, ids=["few", "many"])
+def test_yaml(around: Path, how_many: settings) -> None:
+    @how_many
+    @given(some_yaml)
+    def one_line(drawn: tuple[str, tuple[str, bytes], bool]) -> None:
+        command, (group, document), sweep = drawn
+        refused_yaml(around, command, group, document, *["-m"] * sweep)
 
-
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_many_words(around: Path) -> None:
-    MANY(given(commands, some_words, st.booleans())(lambda *drawn: check_words(around, *drawn)))()
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_many_yaml(around: Path) -> None:
-    MANY(given(commands, some_yaml, st.booleans())(lambda *drawn: check_yaml(around, *drawn)))()
+    one_line()
 
 
 # What could run code, read this machine, or write elsewhere
@@ -251,7 +250,6 @@ HOSTILE = {
     "launcher": ("experiment", f"hydra: {{launcher: {{{MKDIR}}}}}", "hydra.launcher"),
     "other folder": ("experiment", "hydra: {sweep: {dir: ../elsewhere}}", "hydra.sweep.dir is set by a YAML file"),
     "output": ("experiment", "hydra: {output_subdir: ran}", "hydra.output_subdir"),
-    "chosen logging": ("experiment", "defaults: [override /hydra/job_logging: default]", "hydra.job_logging"),
     "swept callbacks": (
         "experiment",
         "hydra: {sweeper: {params: {+hydra.callbacks.x._target_: 'os.mkdir,os.mkdir'}}}",
