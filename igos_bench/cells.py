@@ -5,7 +5,6 @@ Needs no torch, and reads the committed chunks themselves: what a killed run com
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -15,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from .errors import UserError
-from .results import COLUMNS, RunDirectory, csv_text, read_csv, read_json
+from .results import COLUMNS, RunDirectory, read_csv, read_json
 
 GROUP = ["model", "data", "protocol"]
 """What a table is of: only its cells are compared."""
@@ -149,9 +148,9 @@ def _rows(folder: Path) -> pd.DataFrame:
                 f"chunk again and no other"
             )
         rows.extend(found)
-    # Through text, so that pandas gives every column its type.
-    types = {"image_id": str, "status": str, "error": str}
-    return pd.read_csv(io.StringIO(csv_text(COLUMNS, rows)), dtype=types).set_index("image_id")
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).set_index("image_id")
+    numbers = frame.columns.difference(["status", "error"])
+    return frame.assign(**{key: frame[key].replace("", "nan").astype(float) for key in numbers})
 
 
 def _flat(prefix: str, content: Mapping[str, Any]) -> dict[str, str]:

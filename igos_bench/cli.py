@@ -1,4 +1,4 @@
-"""The commands; with `overrides` the only module that knows Hydra.
+"""The commands; with `overrides` and `composing` the only modules that know Hydra.
 
     igos-bench [run] [overrides]     explain and score (the default); -m sweeps
     igos-bench score [overrides]     score the stored maps of the same run again, under another protocol
@@ -27,7 +27,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .config import RunConfig
-from .errors import IncompleteError, UserError, unknown
+from .errors import IncompleteError, UserError, tell, unknown
 
 if TYPE_CHECKING:
     from .cells import Cell
@@ -41,9 +41,9 @@ def main() -> int:
     """Run the command that the command line asks for; return its exit code."""
     words = sys.argv[1:]
     command = "run"
-    warnings.showwarning = lambda message, *_args, **_kwargs: print(f"igos-bench: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_args, **_kwargs: tell(message)
     try:
-        if words and "=" not in words[0] and words[0][0] not in "-+~":
+        if words and "=" not in words[0] and not words[0].startswith(("-", "+", "~")):
             command = words.pop(0)
             if command not in COMMANDS:
                 raise UserError(unknown("command", command, COMMANDS))
@@ -52,7 +52,7 @@ def main() -> int:
             return 0
         return _read(command, words) if command in ("table", "compare") else _run(command, words)
     except UserError as error:
-        print(f"igos-bench: {error}", file=sys.stderr)
+        tell(error)
         return 2
     except BrokenPipeError:  # `igos-bench table | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -68,7 +69,8 @@ class ModelConfig:
     """Which classifier.
 
     `library` and `architecture` name the network; `weights` is `pretrained`, a file (.pth, .pt, .safetensors) or null
-    (seeded random, for tests); `package` is the Python package that carries the pretrained weights, where one does;
+    (seeded random, for tests); `sha256` is what their file must have, in full or its first digits, 8 or more; `package`
+    is the Python package that carries the pretrained weights, where one does;
     `mean` and `std` override the library's own; `layers` names, for a method that reads layers, the module whose output
     has a given resolution, method -> resolution -> name. A method that it leaves out reads the last ReLUs. `top1`
     is the published accuracy in percent, for `check-data`.
@@ -78,6 +80,7 @@ class ModelConfig:
     library: str = "timm"
     architecture: str = "tf_efficientnet_lite0"
     weights: str | None = "pretrained"
+    sha256: str | None = None
     package: str | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
@@ -149,3 +152,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value.value if hasattr(value, "value") else value
+
+
+def leaves(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values below nested dictionaries and lists, empty ones included."""
+    items = content.items() if isinstance(content, Mapping) else enumerate(content)
+    for key, value in items:
+        name = f"{prefix}{key}"
+        if isinstance(value, (Mapping, list)):
+            yield name, type(value)()
+            yield from leaves(value, f"{name}.")
+        else:
+            yield name, value

@@ -1,13 +1,17 @@
 """The errors that are written for people, and the words they share."""
 
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+
+LONGEST_LINE = 2000
+"""Characters of a message; of a longer one the middle is left out."""
 
 
 class UserError(Exception):
     """Something that the user can mend: what was asked, what was found, what to do next.
 
-    The command line prints the message as it stands, without a traceback, and exits with code 2.
+    The command line prints the message as one line, without a traceback, and exits with code 2.
     """
 
 
@@ -21,6 +25,19 @@ class IncompleteError(Exception):
 
 class ImageError(Exception):
     """One image that cannot be read; it becomes a row with this reason and the run goes on."""
+
+
+def tell(message: object) -> None:
+    """Print one line on stderr, whatever the message quotes."""
+    print(f"igos-bench: {one_line(str(message))}", file=sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """The text on one line that a terminal shows as it stands: what it could not show is written as its escape."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    if len(text) <= LONGEST_LINE:
+        return text
+    return f"{text[: LONGEST_LINE // 2]} ... {text[-LONGEST_LINE // 2 :]}"
 
 
 def unknown(what: str, found: str, choices: Sequence[str], show: Sequence[str] | None = None) -> str:

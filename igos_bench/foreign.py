@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tokenize import TokenError
 from typing import ClassVar
 
 import numpy as np
@@ -130,7 +131,7 @@ def read_map(path: Path) -> np.ndarray:
             array = np.lib.format.read_array(file, allow_pickle=False)
     except ImageError as error:
         raise UserError(f"{path} is no map: {error}; {SAVE}") from None
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+    except (OSError, ValueError, EOFError, MemoryError, OverflowError, SyntaxError, TokenError) as error:
         raise UserError(f"{path} cannot be read as a .npy ({first_line(error)}): {SAVE}") from error
     if array.dtype.kind not in "biuf":
         raise UserError(f"{path} holds {array.dtype}, expected real numbers: {SAVE}")

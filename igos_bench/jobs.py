@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import RunConfig
-from .errors import IncompleteError, UnavailableError, UserError
+from .errors import IncompleteError, UnavailableError, UserError, tell
 from .overrides import typed
 
 
@@ -43,7 +42,7 @@ class Jobs:
                 self.done += 1
         except UnavailableError as error:
             if self.sweep:
-                print(f"igos-bench: not available: {error}", file=sys.stderr)
+                tell(f"not available: {error}")
                 self.unavailable += 1
             else:
                 self._complain(name, str(error))
@@ -55,7 +54,7 @@ class Jobs:
             if not self.sweep:
                 raise
             where = _log(checked, name)
-            print(f"igos-bench: {name} broke: {error!r}; {where}", file=sys.stderr)
+            tell(f"{name} broke: {error!r}; {where}")
             self._fail(name, f"it broke with {type(error).__name__}; {where}", 1)
 
     def end(self) -> int:
@@ -64,13 +63,13 @@ class Jobs:
         if self.sweep:
             print(f"\n{self.done} cells without a failure, {self.unavailable} not available, {count} failed")
             for (reason, code), names in self.failed.items():
-                print(f"igos-bench: failed with {code}: {', '.join(names)}: {reason}", file=sys.stderr)
+                tell(f"failed with {code}: {', '.join(names)}: {reason}")
         return max((code for _, code in self.failed), default=0)
 
     def _complain(self, name: str, message: str) -> None:
         """A user's mistake; one that all cells share is told once."""
         if (message, 2) not in self.failed:
-            print(f"igos-bench: {message}", file=sys.stderr)
+            tell(message)
         self._fail(name, message, 2)
 
     def _fail(self, name: str, reason: str, code: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from .errors import UserError, first_line
 from .source import existing
+from .tar import refuse_dangerous
 
 SOLUTION = "LOC_val_solution.csv"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
@@ -18,6 +19,9 @@ TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
 HEADERS = (["image_id", "label"], ["ImageId", "PredictionString"])
 CLASSES = 1000
+LARGEST = 10_000_000
+"""Bytes of a file in the devkit that are read: the real ones have below 1 MB, a bomb of zeros has any number."""
+
 REMEDY = f"give {DEVKIT}, {SOLUTION}, or a CSV with the columns image_id,label as data.labels=FILE"
 WITHOUT = f"{REMEDY}; to go without labels move it away"
 
@@ -73,8 +77,9 @@ def _read_devkit(path: Path) -> dict[str, int]:
     content: dict[str, bytes] = {}
     with tarfile.open(path) as tar:
         for member in tar:
+            refuse_dangerous(path, member)
             name = PurePosixPath(member.name).name
-            if name in (TRUTH, META) and (file := tar.extractfile(member)):
+            if name in (TRUTH, META) and member.size <= LARGEST and (file := tar.extractfile(member)):
                 content[name] = file.read()
     for name in (TRUTH, META):
         if name not in content:

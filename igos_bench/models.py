@@ -18,16 +18,16 @@ from torch import nn
 from .config import ModelConfig, Precision
 from .errors import UserError
 from .fast import speed_up
+from .fetch import from_huggingface, from_package, from_url, from_user
 from .network import Normalised, check_layers, last_relus, suggestion, trial
 from .perturb import IMAGENET_MEAN, IMAGENET_STD
 from .weights import (
     assign_by_name,
     assign_in_order,
-    from_huggingface,
-    from_package,
-    from_url,
-    hash_file,
+    check_hash,
     hash_weights,
+    published_hash,
+    tensors_alone,
     unreadable,
 )
 
@@ -102,7 +102,7 @@ def load_classifier(
     # Only the CPU's generator is forked and seeded: torch.manual_seed would reach the GPUs' too.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        body, file = _load_body(config, library)
+        body, file, file_sha256 = _load_body(config, library)
     mean = _three_numbers("mean", config.mean or library.mean(body))
     std = _three_numbers("std", config.std or library.std(body))
     network = Normalised(body, mean, std).eval().requires_grad_(False)
@@ -121,29 +121,36 @@ def load_classifier(
         layers={method: dict(layers) for method, layers in config.layers.items()},
         last_relus=relus,
         weights_file=str(file) if file else None,
-        weights_file_sha256=hash_file(file) if file else None,
+        weights_file_sha256=file_sha256,
     )
 
 
-def _load_body(config: ModelConfig, library: _Library) -> tuple[nn.Module, Path | None]:
-    """The network and the file of its weights."""
+def _load_body(config: ModelConfig, library: _Library) -> tuple[nn.Module, Path | None, str | None]:
+    """The network, the file of its weights and that file's sha256."""
+    if config.weights is None:
+        if config.sha256 is not None:
+            raise UserError("model.sha256 is that of a file, but model.weights=null has none: leave one of them out")
+        return library.create(config.architecture, None), None, None
+
+    if config.weights != "pretrained":
+        file = from_user(config.weights)
+    else:
+        file = from_package(config.package) if config.package else library.find(config.architecture)
+    expected, where = config.sha256, "model.sha256"
+    if expected is None and config.weights == "pretrained":
+        expected, where = published_hash(file), "its name"
+    sha256 = check_hash(file, expected, where)
+
     if config.weights == "pretrained" and not config.package:
-        file = library.find(config.architecture)
         try:
-            return library.create(config.architecture, file), file
+            with tensors_alone():
+                return library.create(config.architecture, file), file, sha256
         except Exception as error:  # whatever the unpickler meets in a damaged file
             raise unreadable(file, error) from error
-
     body = library.create(config.architecture, None)
-    if config.weights is None:
-        return body, None
-    if config.weights == "pretrained" and config.package:
-        file = from_package(config.package)
-        assign_in_order(body, file, config.architecture)
-    else:
-        file = Path(config.weights).expanduser()
-        assign_by_name(body, file, config.architecture)
-    return body, file
+    assign = assign_in_order if config.weights == "pretrained" else assign_by_name
+    assign(body, file, config.architecture)
+    return body, file, sha256
 
 
 def _three_numbers(key: str, values: Sequence[float]) -> list[float]:

@@ -3,100 +3,80 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, cast
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep, ValueType
 from omegaconf import OmegaConf, open_dict
-from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 
-from .config import RunConfig
+from .composing import composed, hydra_of, parse, put, search_path, told
+from .config import RunConfig, leaves
 from .errors import UserError, unknown
+from .hydra_settings import check_launcher, check_untouched, check_word
 
 HERE = Path(__file__).parent
 CONF = str(next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir()))
 GROUPS = ("method", "model", "data", "protocol", "experiment")
+MOST_JOBS = 10_000
+_NOT_WRITTEN_OUT = (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP)
 
 
 def check_overrides(words: Sequence[str], config_dir: str | None = None, *, sweep: bool = False) -> None:
     """Refuse what neither `conf/` nor the user's own `config_dir` has; raises UserError with the near miss."""
-    try:
-        overrides = OverridesParser.create().parse_overrides(list(words))
-    except HydraException as error:
-        raise UserError(f"cannot read the words {' '.join(words)!r}: {str(error).splitlines()[0]}") from None
+    overrides = parse(words)
     if config_dir is not None and not Path(config_dir).is_dir():
         raise UserError(f"--config-dir {config_dir}: no such folder")
-    search = _search(config_dir)
-    chosen: dict[str, list[str]] = {}
-    others: list[str] = []
+    search = search_path(config_dir)
     with initialize_config_dir(CONF, version_base="1.3"):
-        compose("config", search)  # puts the user's folder on the search path, so that its groups are listed
-        for override in overrides:
-            key = override.key_or_group
-            if override.is_sweep_override() and not sweep:
-                raise UserError(f"{override.input_line}: several values are a sweep, which needs the flag -m")
-            if override.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
-                raise UserError(f"{override.input_line}: write the values of a sweep out, {key}=VALUE,VALUE")
-            if override.package is not None:
-                raise UserError(f"{override.input_line}: write {key}=VALUE, without @")
-            if override.is_add() or override.is_force_add() or override.is_delete():
-                raise UserError(
-                    f"{override.input_line}: keys cannot be added or removed; write KEY=VALUE of a known key"
-                )
-            if key.split(".")[0].split("/")[0] == "hydra":
-                if override.is_sweep_override():
-                    raise UserError(f"{override.input_line}: Hydra's own settings have one value, also in a sweep")
-                continue
-            if key not in GROUPS:
-                others.append(key)
-                continue
-            there = _options(key, config_dir)
-            values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
-            chosen[key] = [str(value) for value in values]
-            for value in chosen[key]:
-                if value not in there:
-                    any_other = f"; for any classifier: model=timm model.architecture={value}" * (key == "model")
-                    raise UserError(unknown(key, value, there) + any_other)
+        usual = hydra_of(composed(search, hydra=True))  # and puts the user's folder where it is found and listed
+        _check_words(overrides, sweep=sweep)
+        chosen = _chosen(overrides, config_dir)
         single = [override.input_line or "" for override in overrides if not override.is_sweep_override()]
         choosing = [word for word in single if word.partition("=")[0] in GROUPS]
-        try:
-            swept = _swept_by_experiment(search, choosing) if "experiment" in chosen else {}
-        except HydraException as error:
-            raise UserError(" ".join(str(error).split())) from None
+        base = composed([*search, *choosing], hydra=True)
+        check_untouched(usual, hydra_of(base))
         named = {override.key_or_group for override in overrides}
-        left = {key: values.split(",") for key, values in swept.items() if key not in named}
+        left = {key: values for key, values in _swept_by_yaml(base).items() if key not in named}
         if left and not sweep:
+            by = " ".join(word for word in choosing if word.startswith("experiment=")) or "a YAML file"
             raise UserError(
-                f"experiment={chosen['experiment'][0]} is a sweep over {' and '.join(left)}, which needs the flag -m; "
+                f"{by} is a sweep over {' and '.join(left)}, which needs the flag -m; "
                 f"for one cell of it, name that: {' '.join(f'{key}=...' for key in left)}"
             )
-        chosen |= {key: values for key, values in left.items() if key in GROUPS}
-        # Every value of a sweep once: a key of one method is not one of the next.
-        last = {group: values[-1] for group, values in chosen.items()}
-        one_changed = [last | {group: value} for group, values in chosen.items() for value in values[:-1]]
-        for choices in (last, *one_changed):
-            try:
-                composed = compose("config", [*search, *(f"{group}={value}" for group, value in choices.items())])
-            except HydraException as error:
-                raise UserError(" ".join(str(error).split())) from None
-            known = list(_keys(cast(dict[Any, Any], OmegaConf.to_container(composed, resolve=False))))
-            for key in others:
-                group = key.partition(".")[0]
+        overrides += parse([f"{key}={values}" for key, values in left.items()])
+        _check_words(overrides, sweep=sweep)
+        chosen |= _chosen(overrides, config_dir)
+        for choices in _choices(chosen, whole=config_dir is not None):
+            found = composed([*search, *(f"{group}={value}" for group, value in choices.items())], hydra=True)
+            check_untouched(usual, hydra_of(found))
+            with open_dict(found):
+                del found["hydra"]
+            known = list(_keys(cast(dict[Any, Any], OmegaConf.to_container(found, resolve=False))))
+            for override in filter(_is_value, overrides):
+                key, group = override.key_or_group, override.key_or_group.partition(".")[0]
                 is_swept = len(chosen.get(group, ())) > 1
                 _check_key(f"key for {group}={choices[group]}" if is_swept else "key", key, known)
-        try:  # what is left to be wrong: a value inside another, a word of Hydra's own
-            compose("config", [*search, *single], return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(" ".join(str(error).split())) from None
+                if override.is_sweep_override():
+                    for word in parse(_swept_words(override)):
+                        put(found, key, word.value())
+        # What is left to be wrong: a value inside another, a word of Hydra's own.
+        check_launcher(hydra_of(composed([*search, *single], hydra=True)))
 
 
 def compose_jobs(words: Sequence[str], config_dir: str | None = None, *, sweep: bool = False) -> Iterator[Any]:
@@ -105,32 +85,28 @@ def compose_jobs(words: Sequence[str], config_dir: str | None = None, *, sweep: 
     Hydra's own composes every job twice, a twentieth of a second each time. Here the jobs that choose the same YAMLs
     share one composition, into which each puts its values. Raises UserError.
     """
-    search = _search(config_dir)
-    composed: dict[tuple[str, ...], Any] = {}
+    search = search_path(config_dir)
+    shared: dict[tuple[str, ...], Any] = {}
     with initialize_config_dir(CONF, version_base="1.3"):
-        try:
-            for job in _split(words, search) if sweep else [list(words)]:
-                overrides = OverridesParser.create().parse_overrides(job)
-                values = [override for override in overrides if _is_value(override)]
-                choices = tuple(override.input_line or "" for override in overrides if not _is_value(override))
-                if choices not in composed:
-                    composed[choices] = compose("config", [*search, *choices], return_hydra_config=True)
-                config = copy.deepcopy(composed[choices])
-                for override in values:
-                    OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-                HydraConfig.instance().set_config(config)  # a YAML of the user's may speak of ${hydra:...}
-                with open_dict(config):
-                    del config["hydra"]
-                yield config
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(" ".join(str(error).split())) from None
+        for job in _split(words, search) if sweep else [list(words)]:
+            overrides = parse(job)
+            choices = tuple(override.input_line or "" for override in overrides if not _is_value(override))
+            if choices not in shared:
+                shared[choices] = composed([*search, *choices], hydra=True)
+            config = copy.deepcopy(shared[choices])
+            for override in filter(_is_value, overrides):
+                put(config, override.key_or_group, override.value())
+            HydraConfig.instance().set_config(config)  # a YAML of the user's may speak of ${hydra:...}
+            with open_dict(config):
+                del config["hydra"]
+            yield config
 
 
 def compose_config(words: Sequence[str]) -> RunConfig:
     """The configuration that the words after `igos-bench` ask for; for scripts. Raises UserError."""
     check_overrides(words)
     with initialize_config_dir(CONF, version_base="1.3"):
-        return typed(compose("config", list(words)))
+        return typed(composed(words))
 
 
 def typed(config: Any) -> RunConfig:
@@ -142,11 +118,18 @@ def typed(config: Any) -> RunConfig:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         if isinstance(error, (MissingMandatoryValue, InterpolationToMissingValueError)):
             raise UserError(f"{lines[0].rpartition(': ')[2]} has no value: write it as KEY=VALUE") from None
+        if isinstance(error, UnsupportedInterpolationType):
+            raise told(error, "the configuration cannot be used") from None
         key = next((line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")), "")
         raise UserError(f"{key}: {lines[0]}" if key else lines[0]) from None
     assert isinstance(found, RunConfig)
-    if "name" not in found.method:
-        raise UserError("the method's YAML has no `name`: write `name: NAME`, the name of the method's class")
+    name = (found.method or {}).get("name")
+    if not isinstance(name, str):
+        has = "no `name`" if name is None else f"name: {name!r}"
+        raise UserError(f"the method's YAML has {has}: write `name: NAME`, the name of the method's class")
+    for key, value in leaves(asdict(found)):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}={value}: give a finite number")
     return found
 
 
@@ -155,19 +138,94 @@ def _schema() -> Any:
     return OmegaConf.structured(RunConfig)
 
 
+def _check_words(overrides: Sequence[Override], *, sweep: bool) -> None:
+    """Refuse what no word may say, wherever it comes from."""
+    for override in overrides:
+        key, word = override.key_or_group, override.input_line or ""
+        if override.is_sweep_override() and not sweep:
+            raise UserError(f"{word}: several values are a sweep, which needs the flag -m")
+        inside = override._value.list if isinstance(override._value, ChoiceSweep) else []
+        if override.value_type in _NOT_WRITTEN_OUT or any(isinstance(value, Sweep) for value in inside):
+            raise UserError(f"{word}: write the values of a sweep out, {key}=VALUE,VALUE")
+        if override.package is not None:
+            raise UserError(f"{word}: write {key}=VALUE, without @")
+        if override.is_add() or override.is_force_add() or override.is_delete():
+            raise UserError(f"{word}: keys cannot be added or removed; write KEY=VALUE of a known key")
+        if key.split(".")[0].split("/")[0] == "hydra":
+            if override.is_sweep_override():
+                raise UserError(f"{word}: Hydra's own settings have one value, also in a sweep")
+            check_word(key, word)
+    _check_size(overrides)
+
+
+def _chosen(overrides: Sequence[Override], config_dir: str | None) -> dict[str, list[str]]:
+    """Group -> the choices that the words make, which must be there."""
+    chosen: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.key_or_group
+        if key in GROUPS:
+            there = _options(key, config_dir)
+            chosen[key] = _texts(override)
+            for value in chosen[key]:
+                if value not in there:
+                    any_other = f"; for any classifier: model=timm model.architecture={value}" * (key == "model")
+                    raise UserError(unknown(key, value, there) + any_other)
+    return chosen
+
+
+def _check_size(overrides: Sequence[Override]) -> None:
+    """Refuse a sweep without a job, and one with more than anybody means, before its values are written out."""
+    jobs = 1
+    for override in filter(Override.is_sweep_override, overrides):
+        swept = override._value
+        if isinstance(swept, RangeSweep):
+            try:
+                count = max(0, math.ceil(((swept.stop or 0) - (swept.start or 0)) / swept.step))
+            except (ArithmeticError, ValueError) as error:
+                raise UserError(f"{override.input_line}: no range of values ({error})") from None
+        else:
+            count = len(_texts(override))
+        if count == 0:
+            raise UserError(f"{override.input_line}: a sweep over no value at all")
+        jobs *= count
+    if jobs > MOST_JOBS:
+        raise UserError(
+            f"{jobs:,} jobs are more than a sweep can have, {MOST_JOBS:,}: sweep over fewer values at a time"
+        )
+
+
+def _swept_words(override: Override) -> list[str]:
+    """A word for each of its values; for one of them where they are a range, of which none fits less than another."""
+    count = 1 if isinstance(override._value, RangeSweep) else None
+    return [f"{override.key_or_group}={text}" for text in islice(override.sweep_string_iterator(), count)]
+
+
+def _texts(override: Override) -> list[str]:
+    """Its values as they are written."""
+    return (
+        [str(value) for value in override.sweep_iterator()] if override.is_sweep_override() else [str(override.value())]
+    )
+
+
+def _choices(chosen: Mapping[str, list[str]], *, whole: bool) -> list[dict[str, str]]:
+    """Choices of groups in which every value occurs; with `whole`, every combination of them."""
+    if whole:
+        return [dict(zip(chosen, values, strict=True)) for values in product(*chosen.values())]
+    last = {group: values[-1] for group, values in chosen.items()}
+    return [last, *(last | {group: value} for group, values in chosen.items() for value in values[:-1])]
+
+
 def _split(words: Sequence[str], search: Sequence[str]) -> list[list[str]]:
     """The words of each job of a sweep, over their values and over those that an experiment's YAML sweeps."""
-    parse = OverridesParser.create().parse_overrides
-    single = [override.input_line or "" for override in parse(list(words)) if not override.is_sweep_override()]
-    params = [f"{key}={values}" for key, values in _swept_by_experiment(search, single).items()]
+    single = [override.input_line or "" for override in parse(words) if not override.is_sweep_override()]
+    params = [f"{key}={values}" for key, values in _swept_by_yaml(composed([*search, *single], hydra=True)).items()]
     (jobs,) = BasicSweeper.split_arguments(parse([*params, *words]), max_batch_size=None)
     return jobs
 
 
-def _swept_by_experiment(search: Sequence[str], words: Sequence[str]) -> dict[str, str]:
-    """Key -> values, with commas between, that an experiment's YAML sweeps over."""
-    sweeper = compose("config", [*search, *words], return_hydra_config=True).hydra.sweeper
-    return {str(key): str(values) for key, values in (sweeper.get("params") or {}).items()}
+def _swept_by_yaml(config: Any) -> dict[str, str]:
+    """Key -> values, with commas between, that a YAML, an experiment's mostly, sweeps over."""
+    return {str(key): str(values) for key, values in (config.hydra.sweeper.get("params") or {}).items()}
 
 
 def _is_value(override: Override) -> bool:
@@ -181,11 +239,6 @@ def _check_key(what: str, key: str, known: Sequence[str]) -> None:
     parent = key.rpartition(".")[0]
     beside = [name for name in known if name.rpartition(".")[0] == parent] or [n for n in known if "." not in n]
     raise UserError(unknown(what, key, known, show=beside))
-
-
-def _search(config_dir: str | None) -> list[str]:
-    """What puts the user's own folder on Hydra's search path."""
-    return [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
 
 
 def _options(group: str, config_dir: str | None) -> list[str]:

@@ -29,12 +29,14 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock
 
+from .csv_file import csv_rows, csv_text
 from .errors import UserError
 
 COLUMNS = (
@@ -75,10 +77,10 @@ def short_key(content: Mapping[str, Any]) -> str:
 
 def check_folder_name(key: str, name: str) -> None:
     """Raise UserError where a name could not be, or would escape, its folder among the results."""
-    if not re.fullmatch(r"(?!\.)[A-Za-z0-9_.-]+", name):
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise UserError(
             f"{key}={name!r} becomes the name of a folder: write it in letters, digits, `_`, `-` and `.`, "
-            "without a `.` in front"
+            "without a `.` or `-` in front"
         )
 
 
@@ -254,6 +256,8 @@ def _read_npz(path: Path, *keys: str) -> dict[str, np.ndarray] | None:
             return {key: arrays[key] for key in keys}
     except (OSError, BadZipFile, zlib.error, ValueError, EOFError, KeyError, RuntimeError):  # zipfile's others
         return None
+    except (MemoryError, OverflowError, SyntaxError, TokenError):  # of a header that was made up
+        return None
 
 
 def by_id(arrays: Mapping[str, np.ndarray] | None, key: str) -> dict[str, np.ndarray]:
@@ -280,21 +284,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def read_csv(path: Path) -> list[Row] | None:
     """The rows of a chunk's file or of records.csv, as text; None where it is damaged or cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
-        rows: list[Row] = list(csv.DictReader(io.StringIO(text, newline="")))
+        text = path.read_bytes().decode()  # as it stands: read_text would turn a carriage return into a line's end
+        rows = csv_rows(text)
     except (OSError, ValueError, csv.Error):
         return None
     whole = text.startswith(",".join(COLUMNS) + "\n") and text.endswith("\n")
     return rows if whole and all(len(row) == len(COLUMNS) and None not in row.values() for row in rows) else None
-
-
-def csv_text(columns: Iterable[str], rows: Iterable[Mapping[Any, Any]]) -> str:
-    """Rows as CSV with a header, full float precision, Unix line ends."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
 
 
 def ok_rows(rows: Iterable[Row]) -> list[Row]:

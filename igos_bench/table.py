@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from .cells import GROUP, Cell
-from .results import csv_text, write_atomically
+from .csv_file import csv_text
+from .results import write_atomically
 from .statistics import interval
 
 COLUMNS = (

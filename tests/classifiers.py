@@ -11,8 +11,8 @@ CPU = torch.device("cpu")
 SMALL = "squeezenet1_1"
 
 
-def torchvision_config(architecture: str = SMALL, weights: str | None = None) -> ModelConfig:
-    return ModelConfig(name=architecture, library="torchvision", architecture=architecture, weights=weights)
+def torchvision_config(architecture: str = SMALL, weights: str | None = None, sha256: str | None = None) -> ModelConfig:
+    return ModelConfig(architecture, "torchvision", architecture, weights, sha256)
 
 
 def random_images(count: int = 2) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from igos_bench import overrides
+from igos_bench import composing
 from igos_bench.errors import UserError
 from igos_bench.methods import get_method
 from igos_bench.methods.regulariser import lambdas_at
@@ -23,10 +23,11 @@ MISTAKES = {
     "+hydra.foo=1": "keys cannot be added or removed",
     "~method": "keys cannot be added or removed",
     "method@x=igos": "write method=VALUE, without @",
-    "hydra.foo=1": "Could not override 'hydra.foo'",
+    "hydra.foo=1": "of Hydra's own settings only hydra/launcher, hydra.launcher.KEY",
     "hydra/launcher=foo": "Could not find 'hydra/launcher/foo'",
     "method.lambdas.14=[1,2]": "Could not override 'method.lambdas.14'",
     "-m seed=interval(1,2)": "seed=interval(1,2): write the values of a sweep out, seed=VALUE,VALUE",
+    "-m seed=range(3),[1]": "seed=range(3),[1]: write the values of a sweep out",
     "-m method=glob(*)": "method=glob(*): write the values of a sweep out",
     "-m hydra.verbose=true,false": "hydra.verbose=true,false: Hydra's own settings have one value, also in a sweep",
     "model=resnet18": "for any classifier: model=timm model.architecture=resnet18",
@@ -74,7 +75,7 @@ def test_jobs_are_those_of_hydras_own_sweeper(line: str, tmp_path: Path, monkeyp
 def test_jobs_of_one_choice_share_a_composition(monkeypatch: pytest.MonkeyPatch) -> None:
     composed: list[object] = []
     monkeypatch.setattr(
-        overrides, "compose", lambda *words, **options: composed.append(words) or compose(*words, **options)
+        composing, "compose", lambda *words, **options: composed.append(words) or compose(*words, **options)
     )
     words = ["experiment=table1", "data.root=folder", "seed=1,2,3"]
     configs = list(compose_jobs(words, sweep=True))
@@ -105,6 +106,11 @@ REFUSED = {
     "method.lambdas={28:[1]}": "igos needs (l1, l2) by resolution",
     "method.lambdas={28:[a,b]}": "igos needs (l1, l2) by resolution",
     "method.lambdas=null": "igos needs (l1, l2) by resolution",
+    "method.first_step=nan": "method.first_step=nan: give a finite number",
+    "method.lambdas={28:[1,-.inf]}": "igos needs (l1, l2) by resolution",
+    "method.lambdas={28:[1,-inf]}": "method.lambdas.28.1=-inf: give a finite number",
+    "protocol.insertion_baseline.sigma=inf": "protocol.insertion_baseline.sigma=inf: give a finite number",
+    "model.mean=[0,nan,0]": "model.mean.1=nan: give a finite number",
     "resolution=27": "igos has no resolution 27 on efficientnet_lite0 (did you mean 28?); available: 224, 112, 28, 14",
 }
 

@@ -50,15 +50,34 @@ def test_members_are_where_the_index_says(tmp_path: Path, kind: int) -> None:
     assert contents(path) == members, "from the kept index"
 
 
-def test_links_and_folders_are_no_members(tmp_path: Path) -> None:
+def test_folders_are_no_members(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as tar:
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
-            info = tarfile.TarInfo(f"{kind!r}")
-            info.type, info.linkname = kind, "/etc/passwd"
-            tar.addfile(info)
-        imagenets.add(tar, "b", b"content")
-    assert contents(path) == {"b": b"content"}
+        info = tarfile.TarInfo("folder")
+        info.type = tarfile.DIRTYPE
+        tar.addfile(info)
+        imagenets.add(tar, "folder/b", b"content")
+    assert contents(path) == {"folder/b": b"content"}
+
+
+KINDS = {
+    tarfile.SYMTYPE: "a link to '/etc/passwd'",
+    tarfile.LNKTYPE: "a link to '/etc/passwd'",
+    tarfile.FIFOTYPE: "a device or fifo",
+    tarfile.CHRTYPE: "a device or fifo",
+    tarfile.BLKTYPE: "a device or fifo",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        imagenets.add(tar, name(1), b"content")
+        info = tarfile.TarInfo(name(2))
+        info.type, info.linkname = kind, "/etc/passwd"
+        tar.addfile(info)
+    assert f"has a member '{name(2)}' that is {KINDS[kind]}, no file or folder: do not use this tar" in refusal(path)
 
 
 def test_index_is_kept_and_checked(tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

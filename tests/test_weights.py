@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import socket
 import time
 from pathlib import Path
@@ -17,7 +19,7 @@ from classifiers import CPU, SMALL, torchvision_config
 from igos_bench.config import ModelConfig
 from igos_bench.errors import UserError
 from igos_bench.models import load_classifier
-from igos_bench.weights import hash_weights
+from igos_bench.weights import hash_file, hash_weights, published_hash
 
 
 @pytest.mark.parametrize("form", ["plain.pth", "wrapped.pt", "parallel.pth", "plain.safetensors"])
@@ -136,13 +138,17 @@ def test_pretrained_from_the_cache_of_torch(empty_caches: Path) -> None:
     file = empty_caches / "torch" / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
     file.parent.mkdir(parents=True)
     torch.save(weights, file)
-    classifier = load_classifier(torchvision_config(weights="pretrained"), CPU)
+    with pytest.raises(
+        UserError, match=r"has the sha256 [0-9a-f]{64}, but its name says b8a52dc0: it is damaged or not"
+    ):
+        load_classifier(torchvision_config(weights="pretrained"), CPU)
+    classifier = load_classifier(torchvision_config(weights="pretrained", sha256=hash_file(file)), CPU)
     assert classifier.weights_file == str(file)
     assert torch.equal(classifier.network.body.get_parameter("features.0.weight"), weights["features.0.weight"])
 
     file.write_bytes(b"half a file")
     with pytest.raises(UserError, match=r"squeezenet1_1-b8a52dc0\.pth cannot be read as weights .* 11 bytes"):
-        load_classifier(torchvision_config(weights="pretrained"), CPU)
+        load_classifier(torchvision_config(weights="pretrained", sha256=hash_file(file)), CPU)
 
 
 def test_pretrained_from_the_cache_of_hugging_face(empty_caches: Path) -> None:
@@ -157,3 +163,76 @@ def test_pretrained_from_the_cache_of_hugging_face(empty_caches: Path) -> None:
     classifier = load_classifier(ModelConfig(architecture="test_efficientnet"), CPU)
     assert classifier.weights_file == str(file)
     assert classifier.weights_sha256 == hash_weights(network)
+
+
+class Bomb:
+    """What runs when a pickle is read."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.canary,)
+
+
+@pytest.mark.parametrize("form", ["zip.pth", "legacy.pt", "bare.bin", "named.safetensors"])
+def test_a_pickle_that_runs_code_runs_nothing(form: str, tmp_path: Path) -> None:
+    file, canary = tmp_path / form, tmp_path / "ran"
+    content = {"features.0.weight": torch.zeros(1), "bomb": Bomb(canary)}
+    if form == "bare.bin":
+        file.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, file, _use_new_zipfile_serialization=form != "legacy.pt")
+    with pytest.raises(UserError, match=f"{form} cannot be read as weights .* more than plain tensors") as raised:
+        load_classifier(torchvision_config(weights=str(file)), CPU)
+    assert "\n" not in str(raised.value)
+    assert not canary.exists()
+    if form != "named.safetensors":
+        (torch.load if form != "bare.bin" else _unpickle)(
+            file, **({"weights_only": False} if form != "bare.bin" else {})
+        )
+        assert canary.exists(), "it would have run"
+
+
+def _unpickle(file: Path) -> object:
+    return pickle.loads(file.read_bytes())
+
+
+@pytest.mark.parametrize("unsafe", [False, True])
+def test_a_pickle_in_the_cache_runs_nothing(empty_caches: Path, unsafe: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if unsafe:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    canary = empty_caches / "ran"
+    file = empty_caches / "torch" / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
+    file.parent.mkdir(parents=True)
+    torch.save({"bomb": Bomb(canary)}, file)
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        load_classifier(torchvision_config(weights="pretrained", sha256=hash_file(file)), CPU)
+    assert not canary.exists()
+    assert os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") == ("1" if unsafe else None)
+
+
+def test_the_hash_that_is_asked_for_is_checked_before_the_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "mine.pth"
+    torch.save(torchvision.models.get_model(SMALL).state_dict(), file)
+    digest = hash_file(file)
+    for sha256 in (digest, digest[:8], digest.upper()):
+        classifier = load_classifier(torchvision_config(weights=str(file), sha256=sha256), CPU)
+        assert classifier.weights_file_sha256 == digest
+    other = f"{(int(digest[:8], 16) + 1) % 2**32:08x}"
+    with pytest.raises(UserError, match=f"mine.pth has the sha256 {digest}, but model.sha256 says {other}: it is dam"):
+        load_classifier(torchvision_config(weights=str(file), sha256=other), CPU)
+    for nonsense in ("", digest[:7], "x" * 64, digest + "0"):
+        with pytest.raises(UserError, match="write the sha256 in hexadecimal, all of it or its first 8 digits or more"):
+            load_classifier(torchvision_config(weights=str(file), sha256=nonsense), CPU)
+    with pytest.raises(UserError, match="model.weights=null has none: leave one of them out"):
+        load_classifier(torchvision_config(weights=None, sha256=digest), CPU)
+
+
+def test_the_hash_is_known_from_the_names_that_libraries_give(tmp_path: Path) -> None:
+    blob = tmp_path / ("ab" * 32)
+    blob.touch()
+    (tmp_path / "model.safetensors").symlink_to(blob)
+    assert published_hash(tmp_path / "model.safetensors") == "ab" * 32
+    assert published_hash(Path("efficientnet-lite0-57934424.pth")) == "57934424"
+    assert published_hash(Path("resnet-abc.pth")) is None

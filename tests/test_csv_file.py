@@ -1,0 +1,90 @@
+"""What a spreadsheet would run is text in every CSV, and read back as it was; numbers stay numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from result_folders import leave_run
+
+from igos_bench.cells import find_cells
+from igos_bench.csv_file import csv_rows, csv_text
+from igos_bench.results import COLUMNS, read_csv
+from igos_bench.table import write_csv
+
+texts = st.text() | st.builds("{}{}".format, st.sampled_from([*"=+-@\t\r\n'", "''", "-1", "=1", "\ufeff"]), st.text())
+unicode = texts.filter(lambda text: not any("\ud800" <= letter <= "\udfff" for letter in text))
+
+
+@given(st.lists(st.tuples(unicode, unicode), max_size=4))
+def test_every_text_comes_back_and_none_is_a_formula(cells: list[tuple[str, str]]) -> None:
+    text = csv_text(["a", "b"], [{"a": a, "b": b} for a, b in cells])
+    assert [(row["a"], row["b"]) for row in csv_rows(text)] == cells
+    for row in list(csv.reader(io.StringIO(text, newline="")))[1:]:
+        for cell in row:
+            assert not cell.startswith(("=", "@", "\t", "\r", "\n")), cell
+            assert not cell.startswith(("+", "-")) or float(cell) is not None
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers())
+def test_numbers_stay_numbers(number: float) -> None:
+    first = csv_text(["n"], [{"n": number}])
+    assert first == f"n\n{number!r}\n"
+    again = csv_text(["n"], csv_rows(first))
+    assert again == first, "rows are read as text and written again"
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("+1+cmd", "'+1+cmd"),
+        ("-1", "-1"),
+        ("-1e-05", "-1e-05"),
+        ("-inf", "'-inf"),
+        ("-1-2", "'-1-2"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("'quoted", "''quoted"),
+        ("a=b", "a=b"),
+        ("\t=x", "'\t=x"),
+        ("\r=x", '"\'\r=x"'),
+        ("a\rb", '"a\rb"'),
+        ("\udcff.png", "\\udcff.png"),
+    ],
+)
+def test_what_is_written(text: str, written: str) -> None:
+    assert csv_text(["a"], [{"a": text}]) == f"a\n{written}\n"
+
+
+def test_an_image_named_like_a_formula_is_itself_in_the_table(tmp_path: Path) -> None:
+    directory = leave_run(tmp_path, "igos", 28, [(0.1, 0.5), (0.2, 0.7)])
+    names = ["=HYPERLINK(1).png", "'-2+3.png"]
+    directory.write_listing("".join(f"{name}\n" for name in [*names, "longer than the first listing"]))
+    row = {"status": "ok", "error": "", "deletion_auc": 0.1, "insertion_auc": -0.5}
+    directory.commit(0, {}, [{**row, "image_id": name} for name in names])
+    records = directory.merge_records()
+    assert directory.merge_records().read_bytes() == records.read_bytes(), "nothing is escaped twice"
+    lines = records.read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["image_id", "'=HYPERLINK(1).png", "''-2+3.png"]
+    assert lines[1].split(",")[COLUMNS.index("insertion_auc")] == "-0.5"
+    assert [found["image_id"] for found in read_csv(records) or []] == names
+    (cell,) = find_cells(tmp_path)
+    assert list(cell.rows.index) == names
+    assert cell.rows["insertion_auc"].tolist() == [-0.5, -0.5]
+
+
+def test_a_carriage_return_in_a_reason_tears_no_row(tmp_path: Path) -> None:
+    directory = leave_run(tmp_path, "igos", 28, [(0.1, 0.5)])
+    directory.commit(0, {}, [{"image_id": "a", "status": "failed", "error": "bad\rmarker \n=1"}])
+    (row,) = read_csv(directory.merge_records()) or []
+    assert row["error"] == "bad\rmarker \n=1"
+
+
+def test_every_column_of_a_table_is_inert(tmp_path: Path) -> None:
+    write_csv(pd.DataFrame({"method": ["=cmd", "igos"], "x": [-1.5, float("nan")]}), tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text() == "method,x\n'=cmd,-1.5\nigos,\n"
