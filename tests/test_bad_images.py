@@ -58,7 +58,7 @@ def png(width: int, height: int, depth: int, colour: int, lines: bytes, *more: t
 
 
 def bomb() -> bytes:
-    """30,000 x 30,000 pixels of one colour, a bit each, 112 MB unpacked: a line's filter byte is 0 as its pixels are."""
+    """30,000 x 30,000 pixels of one colour, a bit each: 112 MB of zeros, a line's filter byte and then its pixels."""
     packer = zlib.compressobj(9)
     lines = b"".join(packer.compress(bytes(3751 * 1000)) for _ in range(30)) + packer.flush()
     return png(30_000, 30_000, 1, 0, lines)

@@ -29,6 +29,7 @@ QUICK = {  # of every method: its resolution, and what makes it short
     "grad_cam": ("resolution=7",),
     "excitation_bp": ("resolution=7",),
 }
+GAIN = 300.0  # of the logits: random ones are so near each other that I-GOS's steps are lost in rounding
 GREY = {"bright.png": 0.9, "dark.png": 0.2, "middle.png": 0.5}
 
 every_method = pytest.mark.parametrize("method", QUICK)
@@ -45,6 +46,7 @@ class Bench:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             weights = timm.create_model("test_resnet").state_dict()
+        weights["fc.weight"] *= GAIN
         change(weights)
         torch.save(weights, self.folder / "weights.pth")
 
@@ -118,25 +120,21 @@ CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllo
 
 @every_method
 @pytest.mark.filterwarnings("ignore:out of memory at a micro-batch")
-def test_memory_for_one_input_is_enough(bench: Bench, starve: Callable[..., None], method: str) -> None:
+def test_memory_for_one_input_is_enough_and_an_image_that_does_not_fit_alone_fails_alone(
+    bench: Bench, starve: Callable[..., None], method: str
+) -> None:
+    whole = bench.explain(method, f"results_dir={bench.folder / 'whole'}")
     run = bench.prepare(f"method={method}", *QUICK[method])
-    starve(run, lambda inputs: len(inputs) > 1, CPU)
-    assert {row["status"] for row in rows_of(run).values()} == {"ok"}
-
-
-@every_method
-@pytest.mark.filterwarnings("ignore:out of memory at a micro-batch")
-def test_an_image_that_does_not_fit_alone_fails_alone(bench: Bench, starve: Callable[..., None], method: str) -> None:
-    whole = bench.explain(method, "data.limit=3", f"results_dir={bench.folder / 'whole'}")
-    run = bench.prepare(f"method={method}", *QUICK[method])
-    starve(run, lambda inputs: bool((inputs.mean((1, 2, 3)) > 0.8).any()), CUDA)
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.30 GiB.\nIncluding non-PyTorch memory")
+    starve(run, lambda inputs: len(inputs) > 1 or float(inputs.mean()) > 0.8, error)
     rows = rows_of(run)
     assert has_no_number(rows["bright.png"])
     assert rows["bright.png"]["error"] == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.30 GiB."
     for name in ("dark.png", "middle.png"):
         assert rows[name]["status"] == "ok"
         for key in ("deletion_auc", "insertion_auc"):
-            assert rows[name][key] == pytest.approx(whole[name][key], abs=1e-5)
+            assert rows[name][key] == pytest.approx(whole[name][key], abs=1e-4)
+    assert bench.n() == [2]
 
 
 # Bad numbers of the network
@@ -176,7 +174,7 @@ def test_an_image_for_which_the_network_has_no_numbers(bench: Bench) -> None:
 @pytest.mark.parametrize(("method", "finite"), [("igos", False), ("mask", False), ("rise", True), ("grad_cam", True)])
 def test_perturbed_images_for_which_the_network_has_no_numbers(bench: Bench, method: str, finite: bool) -> None:
     """Noise lifts places of the middle image over the level, whereas RISE's masks and blur do not."""
-    bench.weights(overflows_above(0.525))
+    bench.weights(overflows_above(0.5125))
     (bench.folder / "images" / "bright.png").unlink()
     with pytest.warns(UserWarning, match=LEAVES_AS_IT_IS):
         rows = bench.explain(method)
