@@ -70,8 +70,7 @@ class Evaluator:
         On a CPU the fast network would not tell: where oneDNN has the ReLU in a convolution's call, its NaN becomes 0.
         """
         if self.network is not self.fast_network:
-            for _, part in self._micro_batches(inputs, len(inputs)):
-                self._logits(part, self.network)
+            Evaluator(self.network, self.network, self.batch_size, self.precision).logits(inputs)
 
     def probability(self, inputs: Tensor | Build, targets: Tensor) -> Tensor:
         """Softmax probability (N,) of `targets` (N,) for inputs (N,3,H,W), or for what `inputs(rows)` makes."""
@@ -156,12 +155,10 @@ class Evaluator:
                 return found
         return self.network, layer
 
-    def _logits(self, inputs: Tensor, network: nn.Module | None = None) -> Tensor:
-        network = network or self.fast_network
-
+    def _logits(self, inputs: Tensor) -> Tensor:
         def forward(part: Tensor) -> tuple[Tensor, ...]:
             with torch.inference_mode(), self._autocast(part):
-                return (network(part).to(part.dtype),)
+                return (self.fast_network(part).to(part.dtype),)
 
         (logits,) = self._halving(forward, inputs)
         self.count(len(inputs))
@@ -221,16 +218,16 @@ class Evaluator:
         self.backwards += inputs if backward else 0
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out, on any device: the CPU's allocator raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        text in str(error) for text in ("allocate memory", "out of memory")
+    )
+
+
 def _finite(what: str, found: Tensor) -> Tensor:
     """What the network gave (N,...), without NaN and infinity; raises ImageError."""
     # A sum has NaN and infinity of any of its terms and costs a tenth of looking at each; only then is it looked.
     if not found.sum(dtype=torch.float32).isfinite() and (bad := int((~found.isfinite()).flatten(1).any(1).sum())):
         raise ImageError(f"the network's {what} are NaN or infinite for {bad} of {len(found)} inputs")
     return found
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out, on any device: the CPU's allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        text in str(error) for text in ("allocate memory", "out of memory")
-    )
