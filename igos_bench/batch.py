@@ -15,7 +15,7 @@ from .data import ImageSource
 from .errors import ImageError, UserError
 from .evaluate import Evaluator
 from .foreign import MapFolder
-from .metrics import deletion_insertion
+from .metrics import deletion_insertion, is_constant
 from .prepare import Run
 from .results import Row, by_id
 
@@ -51,7 +51,8 @@ def explain_and_score(
         raise
     except Exception as error:
         if len(good) == 1:
-            rows[good[0][0].image_id]["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
+            kind = "" if isinstance(error, ImageError) else f"{type(error).__name__}: "
+            rows[good[0][0].image_id]["error"] = f"{kind}{error}".splitlines()[0]
             return []
     return [result for one in good for result in explain_and_score(run, evaluate, [one], rows, stored)]
 
@@ -65,9 +66,10 @@ def _batch(
 ) -> list[dict[str, Any]]:
     config, method = run.config, run.method
     images = torch.stack([image for _, image in good]).to(run.device)
+    evaluate.check(images)
+    for baseline in {run.protocol.deletion_baseline, run.protocol.insertion_baseline}:
+        evaluate.check(baseline(images))
     logits = evaluate.logits(images)
-    if not logits.isfinite().all():
-        raise ImageError("the network's logits are not finite on the unperturbed image")
     targets = logits.argmax(1)
     before = (evaluate.forwards, evaluate.backwards)
     clock = Clock(run.device)
@@ -86,24 +88,27 @@ def _batch(
         there = by_id(stored, "saliency_map")
         maps = torch.from_numpy(np.stack([there[source.image_id] for source, _ in good])).to(run.device)
     expected = (len(good), 1, config.resolution, config.resolution)
-    if tuple(maps.shape) != expected or maps.dtype != torch.float32 or not maps.isfinite().all():
-        raise ImageError(f"{method.name} must return finite float32 maps {expected}, found {tuple(maps.shape)}")
+    if tuple(maps.shape) != expected or maps.dtype != torch.float32:
+        raise ImageError(f"{method.name} must return float32 maps {expected}, found {maps.dtype} {tuple(maps.shape)}")
+    if bad := int((~maps.isfinite()).sum()):
+        raise ImageError(f"{method.name} gave a saliency map with {bad:,} of {maps.numel():,} values NaN or infinite")
     explain_seconds = clock.lap()
     passes = (evaluate.forwards - before[0], evaluate.backwards - before[1])
     curves = deletion_insertion(evaluate, run.protocol, images, targets, maps)
-    if not (curves.deletion.isfinite().all() and curves.insertion.isfinite().all()):
-        raise ImageError("the network's probabilities are not finite on perturbed images")
     score_seconds = clock.lap()
     count = len(good)
     results = []
     for b, (source, _) in enumerate(good):
-        rows[source.image_id] |= {
-            "target": int(targets[b]),
+        row = rows[source.image_id]
+        row |= {"target": int(targets[b]), "ties": float(curves.ties[b])}
+        if reason := _why_no_areas(logits[b], maps[b], torch.stack([curves.deletion[b], curves.insertion[b]])):
+            row["error"] = reason
+            continue
+        row |= {
             "score_image": float(curves.deletion[b, 0]),
             "score_baseline": float(curves.deletion[b, -1]),
             "deletion_auc": float(curves.deletion_auc[b]),
             "insertion_auc": float(curves.insertion_auc[b]),
-            "ties": float(curves.ties[b]),
             "explain_seconds": explain_seconds / count if stored is None else None,
             "score_seconds": score_seconds / count,
             "forwards": passes[0] / count if stored is None else None,
@@ -120,6 +125,28 @@ def _batch(
             }
         )
     return results
+
+
+def _why_no_areas(logits: Tensor, saliency_map: Tensor, curves: Tensor) -> str | None:
+    """Why the areas of an image would say nothing of its map; None where they do.
+
+    A map that is the same everywhere ranks nothing: ties keep the row-major order, so its areas would be those of
+    deleting the image from the top, of no method's doing, and would yet count in its mean. Nor does a network tell maps
+    apart that has the same probability all along both curves. One whose logits are all equal predicts no class.
+
+    Args:
+        logits: (K,) of the image.
+        saliency_map: (1,r,r).
+        curves: (2,n_steps+1), deletion and insertion.
+    """
+    if is_constant(logits):
+        return "the network's logits are the same for all classes: it predicts none of them"
+    if is_constant(saliency_map):
+        return f"the saliency map is {float(saliency_map.flatten()[0]):.6g} everywhere: it ranks nothing"
+    if is_constant(curves):
+        p = float(curves[0, 0])
+        return f"the network's probability is {p:.6g} whatever is deleted or inserted: no map is better than another"
+    return None
 
 
 def generator(*seed: object) -> torch.Generator:

@@ -24,7 +24,7 @@ class IncompleteError(Exception):
 
 
 class ImageError(Exception):
-    """One image that cannot be read; it becomes a row with this reason and the run goes on."""
+    """One image that cannot be read, explained or scored; it becomes a row with this reason and the run goes on."""
 
 
 def tell(message: object) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import Precision
+from .errors import ImageError
 from .fast import FastNetwork
 from .network import Normalised
 
@@ -31,6 +32,9 @@ class Evaluator:
     above 0. Every call runs micro-batches, counts its passes, and returns detached tensors of the inputs' type on their
     device, whatever the caller's grad mode. Where memory runs out the micro-batch is halved, with a warning, and stays
     so. `network` run by a method itself has none of this.
+
+    NaN and infinity in logits or gradients raise ImageError: compared with NaN everything is False, and a search would
+    go on from there to a number.
 
     `Build`: in the place of inputs, a function from a slice of the N rows to those inputs; it is called once a
     micro-batch, in order, so that they are never all in memory.
@@ -59,6 +63,14 @@ class Evaluator:
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits (N,K) of inputs (N,3,H,W)."""
         return torch.cat([self._logits(part) for _, part in self._micro_batches(inputs, len(inputs))])
+
+    def check(self, inputs: Tensor) -> None:
+        """Raise ImageError where `network` gives NaN or infinity for inputs (N,3,H,W).
+
+        On a CPU the fast network would not tell: where oneDNN has the ReLU in a convolution's call, its NaN becomes 0.
+        """
+        if self.network is not self.fast_network:
+            Evaluator(self.network, self.network, self.batch_size, self.precision).logits(inputs)
 
     def probability(self, inputs: Tensor | Build, targets: Tensor) -> Tensor:
         """Softmax probability (N,) of `targets` (N,) for inputs (N,3,H,W), or for what `inputs(rows)` makes."""
@@ -122,11 +134,11 @@ class Evaluator:
                 with torch.enable_grad():
                     with self.autocast(part):
                         logits = network(part.detach())
-                    chosen = logits.gather(1, classes[:, None]).sum()
+                    chosen = _finite("logits", logits).gather(1, classes[:, None]).sum()
                     (slope,) = torch.autograd.grad(chosen, leaves[-1])
             finally:
                 handle.remove()
-            return leaves[-1].detach().to(part.dtype), slope.to(part.dtype)
+            return leaves[-1].detach().to(part.dtype), _finite("gradients", slope).to(part.dtype)
 
         activations, gradients = self.passes(forward_backward, inputs, targets)
         return activations, gradients
@@ -166,7 +178,7 @@ class Evaluator:
         (logits,) = self._halving(forward, inputs)
         self.count(len(inputs))
         # A clone outside inference mode is an ordinary tensor, which autograd and in-place code accept.
-        return logits.clone()
+        return _finite("logits", logits).clone()
 
     def _gradient(self, inputs: Tensor, targets: Tensor, of: str) -> tuple[Tensor, Tensor]:
         def forward_backward(part: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
@@ -174,7 +186,7 @@ class Evaluator:
             with torch.enable_grad():
                 with self.autocast(part):
                     logits = self.fast_network(part)
-                scores = logits.to(part.dtype)
+                scores = _finite("logits", logits).to(part.dtype)
                 if of == "probability":
                     scores = scores.softmax(1)
                 values = scores.gather(1, classes[:, None])[:, 0]
@@ -183,7 +195,7 @@ class Evaluator:
 
         values, slopes = self._halving(forward_backward, inputs, targets)
         self.count(len(inputs), backward=True)
-        return values, slopes
+        return values, _finite("gradients", slopes)
 
     def _micro_batches(self, inputs: Tensor | Build, count: int) -> Iterator[tuple[slice, Tensor]]:
         start = 0
@@ -227,3 +239,11 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(
         text in str(error) for text in ("allocate memory", "out of memory")
     )
+
+
+def _finite(what: str, found: Tensor) -> Tensor:
+    """What the network gave (N,...), without NaN and infinity; raises ImageError."""
+    # A sum has NaN and infinity of any of its terms and costs a tenth of looking at each; only then is it looked.
+    if not found.sum(dtype=torch.float32).isfinite() and (bad := int((~found.isfinite()).flatten(1).any(1).sum())):
+        raise ImageError(f"the network's {what} are NaN or infinite for {bad} of {len(found)} inputs")
+    return found

@@ -92,7 +92,8 @@ def deletion_insertion(
         protocol: The choices.
         images: (B,3,H,W) in [0, 1].
         targets: (B,).
-        saliency_maps: (B,1,r,r), finite.
+        saliency_maps: (B,1,r,r), finite. Of one that is the same everywhere the areas are those of the row-major order,
+            which `batch` refuses.
 
     Returns:
         Curves; lower deletion and higher insertion are better. The ends (the image, the baselines) are evaluated once.
@@ -150,3 +151,8 @@ def tied_share(saliency_map: Tensor) -> float:
     """Share of the elements whose value occurs more than once."""
     counts = saliency_map.unique(return_counts=True)[1]
     return float(counts[counts > 1].sum() / saliency_map.numel())
+
+
+def is_constant(values: Tensor) -> bool:
+    """Whether they are all the same, and more than one."""
+    return values.numel() > 1 and bool((values == values.flatten()[0]).all())

@@ -34,7 +34,9 @@ def labels() -> dict[str, int | None]:
 @cache
 def jpeg(number: int) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (40, 30), (number * 20 % 256, 255 - number, number)).save(file, "JPEG")
+    image = Image.new("RGB", (40, 30), (number * 20 % 256, 255 - number, number))
+    image.paste("white", (8, 6, 24, 22))  # an image of one colour is its own blur
+    image.save(file, "JPEG")
     return file.getvalue()
 
 

@@ -163,7 +163,9 @@ def test_a_bad_image_is_a_row_and_a_torn_record_loses_nothing(igos_bench: Comman
     folder = tmp_path / "images"
     folder.mkdir()
     for name, colour in (("a.png", "red"), ("b.png", "blue")):
-        Image.new("RGB", (64, 48), colour).save(folder / name)
+        image = Image.new("RGB", (64, 48), colour)
+        image.paste("white", (8, 8, 40, 30))  # an image of one colour is its own blur
+        image.save(folder / name)
     (folder / "c.jpg").write_bytes(b"no image at all")
     words = (*QUICK, "data=folder", f"data.root={folder}")
     first = igos_bench(*words)

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 from toys import SmallConv, toy_image
 
+from igos_bench.errors import ImageError
 from igos_bench.evaluate import Evaluator
+
+ROOT = Path(__file__).parent.parent
+CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory")
+CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.30 GiB.")
 
 
 class Hungry(nn.Module):
-    """Has memory for `most` inputs and no more."""
+    """Has memory for `most` inputs and no more; `asked` is for how many it was asked."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, error: RuntimeError = CPU) -> None:
         super().__init__()
-        self.body, self.most = SmallConv(0), most
+        self.body, self.most, self.error = SmallConv(0), most, error
+        self.asked: list[int] = []
 
     def forward(self, images: Tensor) -> Tensor:
+        self.asked.append(len(images))
         if len(images) > self.most:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+            raise self.error
         logits: Tensor = self.body(images)
         return logits
 
@@ -50,6 +62,123 @@ def test_out_of_memory_halves_the_micro_batch_and_goes_on() -> None:
     assert evaluate.batch_size == 2
     expected = network.body(IMAGES).softmax(1).gather(1, TARGETS[:, None])[:, 0]
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("error", [CPU, CUDA], ids=["cpu", "cuda"])
+@pytest.mark.filterwarnings("ignore:out of memory at a micro-batch")
+def test_it_halves_down_to_one(error: RuntimeError) -> None:
+    network = Hungry(1, error)
+    found = Evaluator(network, network, batch_size=7).logits(IMAGES)
+    assert network.asked[:4] == [7, 4, 2, 1] and network.asked.count(1) == 7
+    assert torch.allclose(found, network.body(IMAGES), atol=1e-4)
+    network = Hungry(0, error)
+    with pytest.raises(type(error)):
+        Evaluator(network, network, batch_size=7).logits(IMAGES)
+    assert network.asked == [7, 4, 2, 1]
+
+
+def test_another_error_is_not_tried_again() -> None:
+    network = Hungry(1, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        Evaluator(network, network, batch_size=7).logits(IMAGES)
+    assert network.asked == [7]
+
+
+REAL = """
+import resource, sys, warnings
+import torch
+from igos_bench.evaluate import Evaluator
+from igos_bench.fast import speed_up
+from igos_bench.network import Normalised
+from torch import nn
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+body = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
+body(torch.zeros(1, 3, 224, 224))
+network = Normalised(body, [0.5] * 3, [0.25] * 3).eval().requires_grad_(False)
+fast, _ = speed_up(network, torch.device("cpu"))
+images, targets = torch.rand(16, 3, 224, 224), torch.zeros(16, dtype=torch.int64)
+ask = {
+    "probability": lambda evaluate: evaluate.probability(images, targets),
+    "gradient": lambda evaluate: evaluate.gradient(images, targets)[1],
+    "activations": lambda evaluate: evaluate.activations(images, targets, body[3])[1],
+}
+for what, call in ask.items():
+    expected = call(Evaluator(network, fast, 2))
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 100 * 2**20, -1))  # the first layer of 16 inputs takes 200 MB
+    evaluate = Evaluator(network, fast, 16)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        found = call(evaluate)
+    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+    assert "out of memory at a micro-batch of 16" in str(warned[0].message), what
+    assert 1 <= evaluate.batch_size < 16, what
+    assert torch.allclose(found, expected, atol=1e-6), what
+    print(what, evaluate.batch_size)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit of a process's memory is Linux's")
+def test_memory_that_really_runs_out() -> None:
+    ended = subprocess.run([sys.executable, "-c", REAL], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert [line.split()[0] for line in ended.stdout.splitlines()] == ["probability", "gradient", "activations"]
+
+
+class Broken(nn.Module):
+    """Gives `value` for class 4, which is not its target, of the fourth image; gradients are multiplied by `slope`."""
+
+    def __init__(self, value: float = 0.0, slope: float = 1.0) -> None:
+        super().__init__()
+        self.body, self.value, self.slope = SmallConv(0), value, slope
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.body(images)
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: gradient * self.slope)
+        is_fourth = (images == IMAGES[3]).flatten(1).all(1)[:, None]
+        return logits + torch.where(is_fourth, self.value, 0.0) * nn.functional.one_hot(torch.tensor(4), 5)
+
+
+CALLS: Mapping[str, Callable[[Evaluator], object]] = {
+    "logits": lambda evaluate: evaluate.logits(IMAGES),
+    "probability": lambda evaluate: evaluate.probability(lambda rows: IMAGES[rows], TARGETS),
+    "gradient": lambda evaluate: evaluate.gradient(IMAGES, TARGETS),
+    "activations": lambda evaluate: evaluate.activations(IMAGES, TARGETS, evaluate.network.body.features[3]),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_no_numbers_are_not_passed_on(call: Callable[[Evaluator], object], value: float) -> None:
+    """Minus infinity for a class would leave finite probabilities of all the others."""
+    network = Broken(value)
+    with pytest.raises(ImageError, match="^the network's logits are NaN or infinite for 1 of 4 inputs$"):
+        call(Evaluator(network, network, batch_size=4))
+
+
+@pytest.mark.parametrize("what", ["gradient", "activations"])
+def test_gradients_that_are_no_numbers_are_not_passed_on(what: str) -> None:
+    network = Broken(slope=float("inf"))
+    with pytest.raises(ImageError, match="^the network's gradients are NaN or infinite for 4 of 4 inputs$"):
+        CALLS[what](Evaluator(network, network, batch_size=4))
+
+
+def test_large_logits_are_numbers() -> None:
+    """Their sum is not."""
+    network = Broken(3e38)
+    logits = Evaluator(network, network).logits(IMAGES[3:4].repeat(2, 1, 1, 1))
+    assert logits.sum().isinf() and logits.isfinite().all()
+
+
+def test_the_network_as_it_was_trained_is_asked_too() -> None:
+    """The fast one can hide NaN, see `check`."""
+    network = Broken(float("nan"))
+    Evaluator(network, network.body, batch_size=4).logits(IMAGES)
+    with pytest.raises(ImageError, match="the network's logits are NaN or infinite for 1 of 4 inputs"):
+        Evaluator(network, network.body, batch_size=4).check(IMAGES)
 
 
 @pytest.mark.parametrize("what", ["probability", "gradient", "activations"])

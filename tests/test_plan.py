@@ -23,7 +23,9 @@ WORDS = ["model=timm", "model.architecture=mobilenetv3_small_050", "model.weight
 def words(tmp_path: Path) -> list[str]:
     for i in range(6):
         (tmp_path / "images").mkdir(exist_ok=True)
-        Image.new("RGB", (32, 32), (40 * i, 100, 200)).save(tmp_path / "images" / f"{i}.png")
+        image = Image.new("RGB", (32, 32), (40 * i, 100, 200))
+        image.paste("white", (4, 8, 20, 24))  # an image of one colour is its own blur
+        image.save(tmp_path / "images" / f"{i}.png")
     root = [f"data.root={tmp_path / 'images'}", f"results_dir={tmp_path / 'out'}"]
     return [*WORDS, "data=folder", *root, "method=grad_cam", "chunk_size=1"]
 
