@@ -126,11 +126,18 @@ def compose_jobs(words: Sequence[str], config_dir: str | None = None, *, sweep: 
             raise UserError(" ".join(str(error).split())) from None
 
 
-def compose_config(words: Sequence[str]) -> RunConfig:
-    """The configuration that the words after `igos-bench` ask for; for scripts. Raises UserError."""
-    check_overrides(words)
+def compose_config(words: Sequence[str], config_dir: str | None = None) -> RunConfig:
+    """The configuration that the words after `igos-bench` ask for. Raises UserError."""
+    check_overrides(words, config_dir)
     with initialize_config_dir(CONF, version_base="1.3"):
-        return typed(compose("config", list(words)))
+        return typed(compose("config", [*_search(config_dir), *words]))
+
+
+def compose_unresolved(words: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
+    """What checked words choose, with `???` where a YAML wants a value and `${...}` as it stands."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        composed = OmegaConf.to_container(compose("config", [*_search(config_dir), *words]), resolve=False)
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(_schema(), composed), resolve=False))
 
 
 def typed(config: Any) -> RunConfig:
