@@ -5,7 +5,7 @@ SAMPLE := .venv/sample.stamp
 DEV := .venv/dev.stamp
 BENCH := .venv/bench.stamp
 
-.PHONY: help demo test test-long check bench bench-scale clean
+.PHONY: help demo test test-long test-gpu coverage mutation check bench bench-scale clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,10 +14,20 @@ demo: $(SAMPLE) ## I-GOS at 28 x 28 on the embedded sample
 	$(BIN)/igos-bench
 
 test: $(DEV) ## the tests, without the long ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests -m "not long and not gpu" $(COVER)
 
 test-long: $(DEV) ## the tests that take minutes
 	$(BIN)/python -m pytest -q tests -m long
+
+test-gpu: $(DEV) ## the tests that need a CUDA device
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "make test-gpu: no CUDA device here")'
+	$(BIN)/python -m pytest -q tests -m gpu
+
+coverage: ## the same tests, and the lines and branches that they run: fails below 90 %
+	@$(MAKE) --no-print-directory test COVER=--cov
+
+mutation: $(DEV) ## changes to metrics, perturb and results that the tests do not notice: an hour or so
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 1
 
 check: $(DEV) ## format, lint and types
 	$(BIN)/ruff format --check

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from .errors import UserError
+from .marks import marks_of_run
 from .results import COLUMNS, RunDirectory, read_csv, read_json
 
 GROUP = ["model", "data", "protocol"]
@@ -34,6 +35,7 @@ class Cell:
         settings: What tells runs apart: hyper-parameters, protocol, seed, precision, preprocessing, hashes.
         rows: Of the images that are done, by `image_id`, with the columns of records.csv.
         directory: Where its maps and curves are.
+        code: What its reader should know of the code that computed it, words of `marks.MARKS`.
     """
 
     model: str
@@ -48,6 +50,7 @@ class Cell:
     failed: int
     rows: pd.DataFrame
     directory: RunDirectory
+    code: tuple[str, ...]
 
     @property
     def n(self) -> int:
@@ -63,6 +66,11 @@ class Cell:
     def complete(self) -> bool:
         """Whether every requested image is done."""
         return 0 < self.n == self.requested
+
+    @property
+    def marks(self) -> str:
+        """Words of `marks.MARKS`, with spaces between."""
+        return " ".join(("incomplete",) * (not self.complete) + self.code)
 
 
 def read_cells(results_dir: Path, *, allow_partial: bool = False) -> list[Cell]:
@@ -113,6 +121,7 @@ def _cells_of_run(path: Path) -> Iterator[Cell]:
     run = read_json(path) or {}
     listing = path.parent / "images.txt"
     asked = listing.read_text(encoding="utf-8").split("\n")[:-1] if listing.exists() else None
+    code = marks_of_run(run)
     folders = sorted(folder.parent for folder in path.parent.glob("*-*/records"))
     for folder in folders or [path.parent / f"{run['protocol']}-"]:
         rows = _rows(folder)
@@ -134,6 +143,7 @@ def _cells_of_run(path: Path) -> Iterator[Cell]:
             failed=len(rows) - len(ok),
             rows=ok,
             directory=RunDirectory(path.parent, folder.name),
+            code=code,
         )
 
 

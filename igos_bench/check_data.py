@@ -41,7 +41,7 @@ def check_data(config: RunConfig) -> int:
 
 
 def _decode_and_recognise(config: RunConfig, manifest: Manifest) -> list[str]:
-    device = choose_device(config.device)
+    device = choose_device(config.device, config.precision)
     sample = list(islice(manifest.images, IMAGES))  # of the seeded order, so a random sample
     good, labels, failed = [], [], []
     for source, image in stream(

@@ -6,6 +6,7 @@
     igos-bench table [results_dir=.] make and print results/table.csv, .md and .tex; allow_partial=true takes
                                      incomplete cells, marked
     igos-bench compare [same words]  paired differences between methods on the same images, results/comparison.csv
+    igos-bench show RUN_KEY [results_dir=.]  the command that makes a run of the table again, and all it was made with
     igos-bench plan [overrides]      what would run, what of it is done, hours left; computes nothing
     igos-bench check-data [overrides] say what the data are, and whether the model recognises them
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from .data import Read
     from .jobs import Jobs
 
-COMMANDS = ("run", "score", "table", "compare", "plan", "check-data")
+COMMANDS = ("run", "score", "table", "compare", "show", "plan", "check-data")
 
 
 def main() -> int:
@@ -50,6 +51,8 @@ def main() -> int:
         if {"--help", "-h"} & set(words):
             print(__doc__)
             return 0
+        if command == "show":
+            return _show(words)
         return _read(command, words) if command in ("table", "compare") else _run(command, words)
     except UserError as error:
         tell(error)
@@ -88,7 +91,9 @@ def _run(command: str, words: list[str]) -> int:
     read = read_once(look=True)
 
     def work(config: RunConfig) -> int:
-        return _check_data(config) if command == "check-data" else _explain_and_score(command, config, read)
+        if command == "check-data":
+            return _check_data(config)
+        return _explain_and_score(command, config, read, asked.config_dir)
 
     def job(config: Any) -> None:
         jobs.attempt(config, work)
@@ -149,12 +154,12 @@ def _check_data(config: RunConfig) -> int:
     return check_data(config)
 
 
-def _explain_and_score(command: str, config: RunConfig, read: Read) -> int:
+def _explain_and_score(command: str, config: RunConfig, read: Read, config_dir: str | None) -> int:
     from .console import Progress, print_header, print_summary
     from .prepare import prepare
     from .runner import execute
 
-    run = prepare(config, read)
+    run = prepare(config, read, config_dir)
     print_header(command, run)
     progress = Progress(len(run.images))
     try:
@@ -163,6 +168,20 @@ def _explain_and_score(command: str, config: RunConfig, read: Read) -> int:
         progress.close()
     if print_summary(outcome.rows, outcome.directory, outcome.records):
         raise IncompleteError(f"some of its images failed, their rows in {outcome.records} say why")
+    return 0
+
+
+def _show(words: list[str]) -> int:
+    from .show import find_run, shown
+
+    options = [word.removeprefix("results_dir=") for word in words if word.startswith("results_dir=")]
+    asked = [word for word in words if not word.startswith("results_dir=")]
+    if len(asked) != 1:
+        raise UserError(
+            f"`show` takes one RUN_KEY, the first digits of one or a run's folder, found {' '.join(asked) or 'none'}: "
+            "the last column of `igos-bench table` has the keys"
+        )
+    print(shown(find_run(asked[0], Path(options[-1] if options else "results"))))
     return 0
 
 

@@ -25,10 +25,14 @@ class Device(StrEnum):
 
 
 class Precision(StrEnum):
-    """Of the network alone; masks, sums, comparisons and curves are always float32."""
+    """Of the network alone; masks, sums, comparisons and curves are always float32.
+
+    `tf32`: float32 whose products a CUDA device may round to TensorFloat-32, ten bits of mantissa.
+    """
 
     fp32 = "fp32"
     bf16 = "bf16"
+    tf32 = "tf32"
 
 
 class Timing(StrEnum):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -43,7 +43,8 @@ class Evaluator:
         network: The classifier as it was trained, images in [0, 1] (N,3,H,W) -> logits (N,K); for rules of one's own.
         fast_network: The same function, as `fast.speed_up` makes it; what the calls below run.
         batch_size: Inputs in one micro-batch.
-        precision: `bf16` runs the network under autocast; everything returned is in the inputs' own type.
+        precision: `bf16` runs the network under autocast, `tf32` with TF32 allowed; everything returned is in the
+            inputs' own type.
         layers: Resolution -> the module of `network` whose output a method reads there: what the model's YAML names
             for the method, else the last ReLU. They are modules of `network`, which the calls below do not run;
             `activations` finds their outputs in the fast network, or runs `network` where folding lost them.
@@ -208,14 +209,13 @@ class Evaluator:
 
     def autocast(self, inputs: Tensor) -> AbstractContextManager[object]:
         """The precision, for a forward pass of inputs (n,3,H,W)."""
-        if self.precision is Precision.fp32:
-            return nullcontext()
-        return torch.autocast(inputs.device.type, dtype=torch.bfloat16)
+        return autocast(self.precision, inputs.device)
 
     def _halving(self, call: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run `call` on the inputs; where memory runs out, on halves of them, and keep the smaller micro-batch."""
         try:
-            return call(*inputs)
+            with allow_tf32(self.precision):
+                return call(*inputs)
         except RuntimeError as error:  # the CPU's allocator raises a plain RuntimeError
             count = len(inputs[0])
             if not is_out_of_memory(error) or count == 1:
@@ -232,6 +232,23 @@ class Evaluator:
         """Count forward passes of so many inputs, and as many backward; for methods that run `network` themselves."""
         self.forwards += inputs
         self.backwards += inputs if backward else 0
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """What the forward pass runs under."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision is Precision.bf16 else nullcontext()
+
+
+@contextmanager
+def allow_tf32(precision: Precision) -> Iterator[None]:
+    """What forward and backward pass run under: torch's own switches, which hold for everything else on the device."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    allowed = (True, True) if precision is Precision.tf32 else before
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

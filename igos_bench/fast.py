@@ -94,7 +94,7 @@ def speed_up(
         if fast is not network and (fault := _fault(network, fast)):
             warnings.warn(f"the network is left as it is: made faster, {fault}", stacklevel=3)
             fast, folded = network, False
-        elif fast is not network and precision is not Precision.fp32:
+        elif fast is not network and precision is Precision.bf16:
             fast, folded = _built(network, device, precision, layers)
     except Exception as error:  # torch.fx meets arbitrary Python
         reason = f"batch norm is not folded: the network cannot be traced ({first_line(error)})"
@@ -107,7 +107,7 @@ def _built(
     network: Normalised, device: torch.device, precision: Precision, layers: Collection[str]
 ) -> tuple[Normalised, bool]:
     body, folded = fold_batch_norms(network.body, layers)
-    dtype = torch.float32 if precision is Precision.fp32 else torch.bfloat16
+    dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
     fused = fuse.fuse(body, dtype) if device.type == "cpu" and onednn.is_available(dtype) else 0
     return (FastNetwork(body, network) if folded or fused else network), folded > 0
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pandas as pd
 
 from .cells import GROUP
+from .marks import footnotes, signs
 from .table import number
 
 TITLES = {
@@ -62,7 +63,7 @@ def latex(table: pd.DataFrame) -> str:
             lines.append(f"{_escape(title)} & {' & '.join(shown)} \\\\")
         times = "Seconds an image, explaining + scoring (images done of images asked for)."
         parts.append(_latex_table(lines, len(resolutions), about + times))
-    return "\n".join(parts)
+    return "\n".join(parts).replace("†", "$\\dagger$").replace("‡", "$\\ddagger$")
 
 
 def _markdown_table(group: pd.DataFrame, heads: list[str], shown: Callable[[pd.Series], list[str]]) -> str:
@@ -94,8 +95,7 @@ def _caption(group: pd.DataFrame) -> str:
         f"Mean area with its 95 % bootstrap interval over {images} images; below them the paper's number (VGG19, 5,000 "
         f"ImageNet validation images) and the difference to it."
     )
-    if (group["n"] < group["requested"]).any():
-        text += " A cell marked with ! lacks images."
+    text = " ".join([text, *footnotes(group["marks"])])
     model, data = group["model"].iloc[0], group["data"].iloc[0]
     if (model, data) != ("vgg19", "imagenet"):
         text += f" The model is {model} and the images are {data}: these differences are no test of the paper."
@@ -120,8 +120,7 @@ def _rows(group: pd.DataFrame, resolutions: list[int]) -> Iterator[tuple[str, li
 
 def _lines(row: pd.Series, kind: str, minus: str) -> list[str]:
     """A cell's lines: mean, interval, and the paper's number with the difference to it."""
-    mark = "" if row["n"] == row["requested"] else " !"
-    lines = [number(row[f"{kind}_auc"]) + mark]
+    lines = [number(row[f"{kind}_auc"]) + signs(row["marks"])]
     if not pd.isna(row[f"{kind}_ci_low"]):
         lines.append(f"[{number(row[f'{kind}_ci_low'])}, {number(row[f'{kind}_ci_high'])}]")
     paper = row[f"paper_{kind}"]

@@ -102,11 +102,18 @@ def compose_jobs(words: Sequence[str], config_dir: str | None = None, *, sweep: 
             yield config
 
 
-def compose_config(words: Sequence[str]) -> RunConfig:
-    """The configuration that the words after `igos-bench` ask for; for scripts. Raises UserError."""
-    check_overrides(words)
+def compose_config(words: Sequence[str], config_dir: str | None = None) -> RunConfig:
+    """The configuration that the words after `igos-bench` ask for. Raises UserError."""
+    check_overrides(words, config_dir)
     with initialize_config_dir(CONF, version_base="1.3"):
-        return typed(composed(words))
+        return typed(composed([*search_path(config_dir), *words]))
+
+
+def compose_unresolved(words: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
+    """What checked words choose, with `???` where a YAML wants a value and `${...}` as it stands."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        found = OmegaConf.to_container(composed([*search_path(config_dir), *words]), resolve=False)
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(_schema(), found), resolve=False))
 
 
 def typed(config: Any) -> RunConfig:

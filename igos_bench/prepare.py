@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .batch_size import check_batch_size, choose_batch_size
-from .config import Device, RunConfig, plain
+from .config import Device, Precision, RunConfig, plain
 from .configured import check_resolution, configured_method
 from .data import ImageSource, Manifest, Read, read_manifest
 from .errors import ImageError, UserError
@@ -36,6 +36,7 @@ class Run:
     manifest: Manifest
     classifier: Classifier
     device: torch.device
+    config_dir: str | None = None
     directory: RunDirectory = field(init=False)
     map_key: str = field(init=False)
 
@@ -109,12 +110,13 @@ class Run:
         )
 
 
-def prepare(config: RunConfig, read: Read = read_manifest) -> Run:
+def prepare(config: RunConfig, read: Read = read_manifest, config_dir: str | None = None) -> Run:
     """Load and check everything that a run needs; raises UserError before anything is computed.
 
     Args:
         config: What is asked for.
         read: Reads the manifest; the cells of a sweep share one from `read_once`.
+        config_dir: Of the user's own YAML files, where there are any.
     """
     if config.chunk_size is not None and config.chunk_size < 1:
         raise UserError(f"chunk_size must be at least 1, found {config.chunk_size}")
@@ -133,14 +135,14 @@ def prepare(config: RunConfig, read: Read = read_manifest) -> Run:
         requested = [image.image_id for image in manifest.take(config.data.limit)]
         method = check_maps(config.maps, config.name, requested)
         config = replace(config, method={"name": method.name}, resolution=method.resolution)
-    device = choose_device(config.device)
+    device = choose_device(config.device, config.precision)
     forbid_shortcuts()
     if device.type == "cpu":
         keep_freed_memory()
     classifier = _classifier(config, device)
     if method.resolutions == "from the model":
         check_resolution(method.name, classifier.name, config.resolution, tuple(classifier.layers_for(method.name)))
-    return Run(config, method, protocol, manifest, classifier, device)
+    return Run(config, method, protocol, manifest, classifier, device, config_dir)
 
 
 _last_classifier: dict[str, Classifier] = {}
@@ -155,19 +157,24 @@ def _classifier(config: RunConfig, device: torch.device) -> Classifier:
     return _last_classifier[asked]
 
 
-def choose_device(device: Device) -> torch.device:
-    """The device asked for; `auto` takes CUDA, then MPS, then the CPU. Raises UserError where it is not there."""
+def choose_device(device: Device, precision: Precision) -> torch.device:
+    """The device asked for; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UserError: It is not there, or has no such precision.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device is Device.auto:
-        return torch.device(next(name for name, there in available.items() if there))
-    if not available[device.value]:
+    chosen = next(name for name, there in available.items() if there) if device is Device.auto else device.value
+    if not available[chosen]:
         there = ", ".join(name for name, is_there in available.items() if is_there)
-        raise UserError(f"device={device.value} is not available here; available: {there}")
-    return torch.device(device.value)
+        raise UserError(f"device={chosen} is not available here; available: {there}")
+    if precision is Precision.tf32 and chosen != "cuda":
+        raise UserError(f"precision=tf32 is of CUDA devices alone, and the device is {chosen}: write precision=fp32")
+    return torch.device(chosen)
 
 
 def forbid_shortcuts() -> None:
-    """fp32 means fp32: no TF32, no autotuning, deterministic algorithms where there are any."""
+    """fp32 means fp32: no TF32 unless asked for, no autotuning, deterministic algorithms where there are any."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

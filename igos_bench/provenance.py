@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -25,6 +26,8 @@ def describe(run: Run) -> dict[str, Any]:
     return {
         "map_key": run.map_key,
         "config": plain(asdict(config)),
+        "config_dir": run.config_dir,
+        "folder": str(Path.cwd()),  # where relative paths begin
         "method": run.method.name,
         "method_version": run.method.version,
         "parameters": run.parameters,  # lambdas=tuned as the numbers that it stands for
@@ -39,12 +42,7 @@ def describe(run: Run) -> dict[str, Any]:
         "weights_file": run.classifier.weights_file,
         "weights_file_sha256": run.classifier.weights_file_sha256,
         "manifest_sha256": run.manifest.sha256,
-        "git": git_state(),
-        "versions": _versions(type(run.method).__module__),
-        "device": str(run.device),
-        "machine": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
+        **_code_and_machine(run),
         "precision": config.precision.value,
         "chunk_size": config.chunk_size or (10 if on_cpu else 50),
         "batch_size": run.choose_batch_size(),
@@ -52,6 +50,26 @@ def describe(run: Run) -> dict[str, Any]:
         "finished": None,
         "requested": len(run.images),
         "done": 0,
+    }
+
+
+def continued(found: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """run.json of a run that goes on; where code or machine are others than before, they stand under `continued`."""
+    here = _code_and_machine(run)
+    known = [found, *found.get("continued", [])]
+    if any(here.items() <= one.items() for one in known):
+        return dict(found)
+    return {**found, "continued": [*known[1:], {"started": now(), **here}]}
+
+
+def _code_and_machine(run: Run) -> dict[str, Any]:
+    return {
+        "git": git_state(),
+        "versions": _versions(type(run.method).__module__),
+        "device": str(run.device),
+        "machine": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
     }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from .clock import Clock
 from .config import INPUT_SIZE, Precision
-from .evaluate import is_out_of_memory
+from .evaluate import allow_tf32, autocast, is_out_of_memory
 
 CONTENDERS = 4  # that are measured again: the fastest so far
 SHORTEST = 0.2  # seconds of one measurement: shorter ones are repeated
@@ -65,7 +64,7 @@ def measure_rates(
         sizes: Of the micro-batch. Where memory runs out, or a micro-batch would take more than `longest` seconds, the
             larger ones are left out; the smallest is always measured.
         backward: A forward pass and the gradient of a logit to the inputs; else the forward pass alone.
-        precision: `bf16` runs under autocast.
+        precision: as in an `Evaluator`.
         device: Where the networks are.
         rounds: How often; the fastest counts.
         longest: Seconds.
@@ -106,11 +105,11 @@ def _run(
     inputs = inputs.contiguous(memory_format=way.memory_format).requires_grad_(backward)
 
     def run() -> None:
-        autocast = torch.autocast(device.type, torch.bfloat16) if precision is Precision.bf16 else nullcontext()
-        with torch.enable_grad() if backward else torch.inference_mode(), autocast:
-            logits = way.network(inputs)
-        if backward:
-            torch.autograd.grad(logits[:, 0].float().sum(), inputs)
+        with allow_tf32(precision):
+            with torch.enable_grad() if backward else torch.inference_mode(), autocast(precision, device):
+                logits = way.network(inputs)
+            if backward:
+                torch.autograd.grad(logits[:, 0].float().sum(), inputs)
 
     return run
 

@@ -20,7 +20,7 @@ from .data import ImageSource
 from .errors import ImageError, UserError
 from .evaluate import Evaluator
 from .prepare import Run
-from .provenance import describe, now
+from .provenance import continued, describe, now
 from .results import Row, RunDirectory, by_id
 
 Report = Callable[[int, list[Row]], None]
@@ -67,6 +67,8 @@ def execute(run: Run, report: Report, *, explain: bool = True) -> Outcome:
             f"{len(lost)} of {len(chunks)} chunks have no stored maps in {directory.path / 'maps'}: "
             f"make them first with the same words after `igos-bench run`"
         )
+    if missing and (goes_on := continued(provenance, run)) != provenance:
+        directory.write_provenance(provenance := goes_on)
     resumed = sum(len(chunk) for i, chunk in enumerate(chunks) if i not in missing)
     report(resumed, [row for i in range(len(chunks)) if i not in missing for row in rows[i]])
     try:

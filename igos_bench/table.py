@@ -10,6 +10,7 @@ import pandas as pd
 
 from .cells import GROUP, Cell
 from .csv_file import csv_text
+from .marks import footnotes, signs
 from .results import write_atomically
 from .statistics import interval
 
@@ -35,6 +36,7 @@ COLUMNS = (
     "variant",
     "deletion_difference",
     "insertion_difference",
+    "marks",
 )
 TIMES = ("explain_seconds", "score_seconds")
 
@@ -58,7 +60,7 @@ def make_table(cells: Sequence[Cell]) -> pd.DataFrame:
         deletion, insertion = (cell.rows[key].to_numpy(dtype=float) for key in ("deletion_auc", "insertion_auc"))
         reference = paper.get((cell.method, cell.resolution), (None, None))
         row = {
-            **{key: getattr(cell, key) for key in (*COLUMNS[:7], "run_key", "variant")},
+            **{key: getattr(cell, key) for key in (*COLUMNS[:7], "run_key", "variant", "marks")},
             **{key: cell.rows[key].mean() for key in ("deletion_auc", "insertion_auc", *TIMES)},
             "paper_deletion": reference[0],
             "paper_insertion": reference[1],
@@ -79,20 +81,21 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def printed(table: pd.DataFrame) -> str:
-    """The table for a terminal; a cell whose n is not what was requested is marked with `!`."""
+    """The table for a terminal, each with what its marks mean below it."""
     parts = []
     for (model, data, protocol), group in table.groupby(GROUP, sort=False):
         columns = {
             "method": (group["method"] + " " + group["variant"]).str.strip(),
             "resolution": group["resolution"],
-            "n": [f"{n}/{r}{'' if n == r else ' !'}" for n, r in zip(group["n"], group["requested"], strict=True)],
+            "n": [f"{row['n']}/{row['requested']}{signs(row['marks'])}" for _, row in group.iterrows()],
         }
         for kind, better in (("deletion", "lower"), ("insertion", "higher")):
             columns[f"{kind} ({better} is better)"] = [area(row, kind) for _, row in group.iterrows()]
             columns["paper" if kind == "deletion" else "paper "] = [number(v) for v in group[f"paper_{kind}"]]
         columns["s/image"] = [number(seconds, 2) for seconds in group["explain_seconds"]]
         columns["run"] = group["run_key"]
-        parts.append(f"{model}, {data}, protocol {protocol}\n{pd.DataFrame(columns).to_string(index=False)}")
+        lines = [f"{model}, {data}, protocol {protocol}", pd.DataFrame(columns).to_string(index=False)]
+        parts.append("\n".join([*lines, *footnotes(group["marks"])]))
     return "\n\n".join(parts)
 
 

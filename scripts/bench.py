@@ -58,7 +58,7 @@ class Options:
 
     quick: bool = False
     networks: list[str] = field(default_factory=lambda: list(FULL))
-    precisions: list[Precision] = field(default_factory=lambda: list(Precision))
+    precisions: list[Precision] = field(default_factory=lambda: [Precision.fp32, Precision.bf16])
     methods: list[str] = field(default_factory=list)
     out: str = str(ROOT / "results")
 

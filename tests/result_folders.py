@@ -24,11 +24,12 @@ def leave_run(
     chunk_size: int = 2,
     n_steps: int = 4,
     parameters: dict[str, Any] | None = None,
+    code: dict[str, Any] | None = None,
     **settings: Any,
 ) -> RunDirectory:
     """What a run leaves whose image i has the (deletion, insertion) areas[i], or failed where that is None.
 
-    `settings` are keys of its configuration: `seed`, `precision`, `preprocessing`.
+    `settings` are keys of its configuration: `seed`, `precision`, `preprocessing`; `code` is more of its run.json.
     """
     requested = len(areas) if requested is None else requested
     config = {
@@ -46,7 +47,7 @@ def leave_run(
         {
             "map_key": key, "config": {**config, "protocol": choices}, "method": method, "protocol": protocol,
             "resolution": resolution, "model": model, "data": data, "weights_sha256": "f" * 64,
-            "manifest_sha256": "e" * 64, "requested": requested, "done": 0,
+            "manifest_sha256": "e" * 64, "requested": requested, "done": 0, **(code or {}),
         }
     )  # fmt: skip
     directory.write_listing("".join(f"image{i}\n" for i in range(requested)))

@@ -67,6 +67,7 @@ sys.exit(code)
         (["plan", "method.iterations=0"], 2, "method.iterations must be at least 1, found 0"),
         (["table"], 0, "written to results/table.csv"),
         (["compare"], 0, "written to results/comparison.csv"),
+        (["show", "nosuchkey"], 2, "no run has the key nosuchkey under results/runs; there are "),
         (["metod=igos"], 2, "unknown key 'metod' (did you mean 'method'?)"),
         (["-m", "metod=igos,mask"], 2, "unknown key 'metod' (did you mean 'method'?)"),
         (["method.iteration=3"], 2, "did you mean 'method.iterations'?"),
@@ -74,7 +75,7 @@ sys.exit(code)
 )
 def test_what_computes_nothing_imports_no_torch(tmp_path: Path, words: list[str], code: int, said: str) -> None:
     imagenets.make_tar(tmp_path)
-    if words[0] in ("table", "compare"):
+    if words[0] in ("table", "compare", "show"):
         for method in ("igos", "mask"):
             leave_run(tmp_path / "results", method, 28, [(0.1, 0.5), (0.2, 0.7)])
     command = [sys.executable, "-c", HEAVY, *words]

@@ -105,3 +105,9 @@ def test_ties() -> None:
 def test_unknown_choice_is_named() -> None:
     with pytest.raises(UserError, match=r"protocol.area='simpson' is unknown; choices: trapezoid, right"):
         protocol(area="simpson")
+    with pytest.raises(UserError, match="protocol.n_steps must be at least 1, found 0"):
+        protocol(n_steps=0)
+
+
+def test_one_step_goes_from_nothing_to_everything() -> None:
+    assert protocol(n_steps=1).hits(49).tolist() == [0, 49]

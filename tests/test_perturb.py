@@ -8,7 +8,7 @@ import torch
 from toys import toy_image
 
 from igos_bench.errors import UserError
-from igos_bench.perturb import Baseline, blend, upsample, upsample_adjoint
+from igos_bench.perturb import LARGEST_KERNEL, Baseline, blend, upsample, upsample_adjoint
 
 
 @pytest.mark.parametrize("r", [1, 8, 14, 64])
@@ -36,3 +36,21 @@ def test_impossible_baselines_are_named() -> None:
         Baseline("noise")
     with pytest.raises(UserError, match="odd kernel_size"):
         Baseline("blur", 50, 50.0)
+    with pytest.raises(UserError, match="a sigma above 0, found kernel_size=3 sigma=0"):
+        Baseline("blur", 3, 0.0)
+    with pytest.raises(UserError, match=f"a kernel_size of {LARGEST_KERNEL + 2} reaches beyond .* {LARGEST_KERNEL}"):
+        Baseline("blur", LARGEST_KERNEL + 2)
+    Baseline("blur", LARGEST_KERNEL, 0.5)
+    Baseline("mean", 2, 0.0)  # which has neither
+
+
+@pytest.mark.parametrize("kind", ["blur", "rise_blur"])
+def test_a_blur_of_one_tap_is_the_image(kind: str) -> None:
+    images = torch.stack([toy_image(seed) for seed in range(3)])
+    assert torch.allclose(Baseline(kind, 1, 1.0)(images), images, atol=1e-6)
+
+
+def test_a_mask_of_the_images_size_is_itself() -> None:
+    mask = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert upsample(mask, 32) is mask
+    assert upsample_adjoint(mask, 32) is mask

@@ -13,6 +13,7 @@ from result_folders import leave_run
 
 from igos_bench.cells import read_cells
 from igos_bench.layout import latex, markdown
+from igos_bench.methods import Mask
 from igos_bench.table import COLUMNS, make_table, paper_table, printed
 
 AREAS = [(0.1, 0.5), (0.2, 0.6), (0.6, 0.7)]
@@ -75,6 +76,40 @@ def test_markdown_has_the_papers_layout(table: pd.DataFrame) -> None:
 def test_the_terminal_marks_incomplete_cells(table: pd.DataFrame) -> None:
     (line,) = [line for line in printed(table).splitlines() if "seed=1" in line]
     assert "2/3 !" in line and "0.1500 [" in line
+
+
+CLEAN, DIRTY = ({"commit": "c" * 40, "dirty": dirty} for dirty in (False, True))
+
+
+def test_runs_of_uncommitted_or_other_code_are_marked(tmp_path: Path) -> None:
+    installed = Mask.version
+    leave_run(tmp_path, "mask", 224, AREAS, code={"git": CLEAN, "method_version": installed})
+    leave_run(tmp_path, "mask", 112, AREAS, code={"git": DIRTY, "method_version": installed})
+    leave_run(tmp_path, "mask", 28, AREAS, code={"git": CLEAN, "continued": [{"git": None}, {"git": DIRTY}]})
+    leave_run(tmp_path, "mask", 14, AREAS, requested=4, code={"git": DIRTY, "method_version": installed + 1})
+    leave_run(tmp_path, "theirs", 7, AREAS, code={"git": None, "method_version": 3})  # not installed: nothing is known
+    table = make_table(read_cells(tmp_path, allow_partial=True))
+    marks = dict(zip(table["resolution"], table["marks"], strict=True))
+    assert marks == {224: "", 112: "dirty", 28: "dirty", 14: "incomplete dirty changed", 7: ""}
+
+    notes = [
+        "A cell marked with ! lacks images.",
+        "A cell marked with † was computed, all or in part, by code with uncommitted changes.",
+        "A cell marked with ‡ was computed by another version of its method than the one that is installed.",
+    ]
+    assert printed(table).splitlines()[-3:] == notes
+    assert "3/4 ! † ‡ " in printed(table)
+    page = markdown(table)
+    assert " ".join(notes) in page
+    (row,) = [line for line in page.splitlines() if line.startswith("| Mask |") and "<br>" in line]
+    for cell, sign in zip(row.split(" | ")[1::2], ["", " †", " †", " ! † ‡"], strict=False):
+        assert cell.startswith(f"0.3000{sign}<br>")
+    text = latex(table)
+    assert "†" not in text and "‡" not in text
+    assert "0.3000 ! $\\dagger$ $\\ddagger$" in text and "A cell marked with $\\dagger$ was computed" in text
+
+    clean = make_table(read_cells(tmp_path, allow_partial=True)[:1])
+    assert "A cell marked" not in printed(clean) + markdown(clean) + latex(clean)
 
 
 def test_latex_is_balanced_and_escaped(table: pd.DataFrame) -> None:

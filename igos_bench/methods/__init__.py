@@ -9,7 +9,7 @@ from .grad_cam import GradCam
 from .igos import Igos
 from .integrated_gradients import IntegratedGradients
 from .mask import Mask
-from .registry import Method, get_method, method_names, register
+from .registry import Method, get_method, installed_version, method_names, register
 from .rise import Rise
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Method",
     "Rise",
     "get_method",
+    "installed_version",
     "method_names",
     "register",
 ]

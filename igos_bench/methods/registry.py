@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -86,6 +87,17 @@ def register(method: Class) -> Class:
 def method_names() -> list[str]:
     """Names of all methods, this package's and those of installed entry points."""
     return sorted({*_registry, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})
+
+
+@cache
+def installed_version(name: str) -> int | None:
+    """The `version` of a method; None where it is not installed, or cannot be loaded."""
+    try:
+        for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
+            _load(entry)
+    except UserError:
+        return None
+    return _registry[name].version if name in _registry else None
 
 
 def get_method(name: str, parameters: dict[str, Any]) -> Method:
