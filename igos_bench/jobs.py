@@ -46,9 +46,9 @@ class Jobs:
                 print(f"igos-bench: not available: {error}", file=sys.stderr)
                 self.unavailable += 1
             else:
-                self._complain(name, str(error))
+                self._complain(name, error)
         except UserError as error:
-            self._complain(name, str(error))
+            self._complain(name, error)
         except IncompleteError as error:
             self._fail(name, str(error), 3)
         except Exception as error:
@@ -67,11 +67,11 @@ class Jobs:
                 print(f"igos-bench: failed with {code}: {', '.join(names)}: {reason}", file=sys.stderr)
         return max((code for _, code in self.failed), default=0)
 
-    def _complain(self, name: str, message: str) -> None:
-        """A user's mistake; one that all cells share is told once."""
-        if (message, 2) not in self.failed:
-            print(f"igos-bench: {message}", file=sys.stderr)
-        self._fail(name, message, 2)
+    def _complain(self, name: str, error: UserError) -> None:
+        """What the user can mend; one that all cells share is told once."""
+        if (str(error), error.code) not in self.failed:
+            print(f"igos-bench: {error}", file=sys.stderr)
+        self._fail(name, str(error), error.code)
 
     def _fail(self, name: str, reason: str, code: int) -> None:
         self.failed.setdefault((reason, code), []).append(name)
