@@ -14,7 +14,7 @@ def main() -> int:
 
         return cli.main()
     except KeyboardInterrupt:
-        return interruption.tell()
+        interruption.end()
     finally:
         interruption.ending = True
 

@@ -16,8 +16,9 @@ import sys
 import threading
 import time
 from types import FrameType
+from typing import NoReturn
 
-GRACE = 4.0
+GRACE = 3.0
 """Seconds from the signal to the end of the process at the latest."""
 
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "told to end (SIGTERM)"}
@@ -45,14 +46,23 @@ class Interruption:
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, name="interruption", daemon=True).start()
 
-    def tell(self) -> int:
-        """Say how to go on, once; return the exit code, as a shell reports a process that a signal ended."""
+    def end(self) -> NoReturn:
+        """End the process from the main thread, which is done with all else: threads that decode are not waited for."""
+        try:
+            sys.stdout.flush()
+        finally:
+            self._end()
+
+    def _end(self) -> NoReturn:
+        """Say once how to go on; the exit code is that with which a shell reports a process that a signal ended."""
         signum = signal.Signals(self.signum or signal.SIGINT)
-        if not self._told:
-            self._told = True
-            line = f"igos-bench: {SIGNALS[signum]}: what is finished is kept; to go on: {self.command}"
-            print(line, file=sys.stderr, flush=True)
-        return 128 + signum
+        try:
+            if not self._told:
+                self._told = True
+                line = f"igos-bench: {SIGNALS[signum]}: what is finished is kept; to go on: {self.command}"
+                print(line, file=sys.stderr, flush=True)
+        finally:
+            os._exit(128 + signum)
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
         if self.signum is None and not self.ending:
@@ -68,4 +78,4 @@ class Interruption:
             if os.read(self._reading, 1)[0] == signal.SIGINT:
                 break
         self.signum = signum
-        os._exit(self.tell())
+        self._end()

@@ -198,7 +198,7 @@ def start(folder: Path, words: Sequence[str]) -> subprocess.Popen[str]:
 
 
 def end(process: subprocess.Popen[str], *codes: int) -> str:
-    """Wait for the end of a command; return what it said on stderr. Raises DifferentError unless the code is allowed."""
+    """Wait for its end; return what it said on stderr. Raises DifferentError unless the code is one of these."""
     try:
         output, errors = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired as error:

@@ -20,8 +20,7 @@ def torn(results: Path) -> list[str]:
     for path in results.rglob("[0-9]*.npz"):
         try:
             with np.load(path) as arrays:
-                for key in arrays:
-                    assert len(arrays[key])
+                dict(arrays)
         except Exception as error:  # numpy and zipfile raise nearly anything
             found.append(f"{path}: {error!r}")
     return found

@@ -1,4 +1,4 @@
-"""The moments at which `chaos.py` sends a signal to a running command, found from outside: by its files and by /proc."""
+"""The moments at which `chaos.py` sends a signal to a running command, seen from outside: by its files and in /proc."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATIENCE = 120.0
 """Seconds after which a command counts as hung."""
 
 MOST_FILES = 8
-"""`writing` and `between` wait for one of so many files: about as many as two chunks write."""
+"""`writing`, `between` and `decoding` wait for one of so many files: about as many as two chunks write."""
 
 
 @dataclass
@@ -36,12 +36,12 @@ class Watched:
 
     def wait_for(self, kind: str, draw: random.Random) -> bool:
         """Wait for a moment of this kind; False where the command ended before. Raises TimeoutError."""
-        if kind in ("writing", "between"):
+        if kind in ("writing", "between", "decoding"):
             return self._wait_for_file(kind, draw.randint(1, MOST_FILES))
         if kind.startswith("SIG") and not self._until(self._listens):
             return False
         moment = time.monotonic() + draw.uniform(0, self.seconds)
-        return self._until(lambda: time.monotonic() >= moment and (kind != "decoding" or self._decodes()))
+        return self._until(lambda: time.monotonic() >= moment)
 
     def threads(self) -> list[int]:
         """Its threads but the main one."""
@@ -49,12 +49,14 @@ class Watched:
         return [number for number in numbers if number != self.process.pid]
 
     def _wait_for_file(self, kind: str, wanted: int) -> bool:
-        before = set(self._files(kind))
-        seen: set[tuple[str, int]] = set()
+        look = self._open_images if kind == "decoding" else lambda: self._files(kind)
+        before = set(look())
+        seen: set[str] = set()
 
         def is_there() -> bool:
-            seen.update(file for file in self._files(kind) if file not in before)
-            return len(seen) >= wanted
+            now = set(look()) - before
+            seen.update(now)
+            return bool(now) and len(seen) >= wanted
 
         return self._until(is_there)
 
@@ -68,7 +70,7 @@ class Watched:
             time.sleep(0.0003)
         return False
 
-    def _files(self, kind: str) -> Iterator[tuple[str, int]]:
+    def _files(self, kind: str) -> Iterator[str]:
         """Path and inode of each file that is being written, or, for `between`, of each that a chunk's rows follow."""
         for folder, _, names in os.walk(self.results):
             for name in names:
@@ -77,7 +79,7 @@ class Watched:
                 if is_temporary if kind == "writing" else is_first:
                     path = os.path.join(folder, name)  # noqa: PTH118 - this has to be quick
                     try:
-                        yield path, os.stat(path).st_ino  # noqa: PTH116
+                        yield f"{path} {os.stat(path).st_ino}"  # noqa: PTH116
                     except FileNotFoundError:  # renamed into its place meanwhile
                         continue
 
@@ -90,10 +92,16 @@ class Watched:
         caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
         return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
-    def _decodes(self) -> bool:
-        """Whether it has an image open."""
+    def _open_images(self) -> Iterator[str]:
+        """Name of each image that it has open."""
         try:
             links = list(Path(f"/proc/{self.process.pid}/fd").iterdir())
-            return any(link.readlink().is_relative_to(self.images) for link in links)
-        except OSError:  # closed meanwhile
-            return False
+        except OSError:  # it has ended
+            return
+        for link in links:
+            try:
+                path = link.readlink()
+            except OSError:  # closed meanwhile
+                continue
+            if path.is_relative_to(self.images):
+                yield path.name
