@@ -114,25 +114,54 @@ def main() -> int:
     return 1 if wrong else 0
 
 
+@dataclass(frozen=True)
+class Command:
+    """A form of the command in a folder of its own for results; `folder` has the images."""
+
+    form: str
+    folder: Path
+    results: Path
+
+    @property
+    def words(self) -> list[str]:
+        """What stands after `igos-bench`."""
+        return [*FORMS[self.form], f"results_dir={self.results}"]
+
+    def start(self) -> subprocess.Popen[str]:
+        """The real command, which hears Ctrl-C even where a shell told this process not to."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "igos_bench", *self.words], cwd=self.folder, env=ENVIRONMENT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+
+
 def chaos(folder: Path, options: Options, figures: Figures) -> None:
     """All of it, in this folder; raises DifferentError."""
     draw = random.Random(options.seed)
     write_images(folder / "images")
-    for place, (form, words) in enumerate(FORMS.items()):
-        prepared = folder / "run-whole" if form == "score" else None
-        whole = new_folder(folder / f"{form}-whole", prepared)
+    for place, form in enumerate(FORMS):
+        whole = prepare(form, folder, "whole")
         started = time.monotonic()
-        end(start(folder, (*words, f"results_dir={whole}")), 0)
+        end(whole.start(), 0)
         seconds = time.monotonic() - started
         kinds = share(KILLS, options.kills, place) + share(tuple(STOPS), options.stops, place)
         draw.shuffle(kinds)
         while kinds:
-            broken = new_folder(folder / f"{form}-{len(kinds)}", prepared)
-            torment(form, (*words, f"results_dir={broken}"), folder, broken, seconds, kinds, draw, figures)
-            if found := differences(whole, broken):
+            broken = prepare(form, folder, str(figures.whole_runs))
+            torment(broken, seconds, kinds, draw, figures)
+            if found := differences(whole.results, broken.results):
                 raise DifferentError(f"{form}: {'; '.join(found)}")
             figures.whole_runs += 1
             print(f"{form}: came to its end, all the same; {len(kinds)} signals to come", flush=True)
+
+
+def prepare(form: str, folder: Path, name: str) -> Command:
+    """The command in a folder of this name, which has what it needs: `score` the maps of the undisturbed run."""
+    results = folder / form / name
+    if form == "score":
+        shutil.copytree(folder / "run" / "whole", results)
+    return Command(form, folder, results)
 
 
 def share(kinds: Sequence[str], count: int, place: int) -> list[str]:
@@ -140,22 +169,17 @@ def share(kinds: Sequence[str], count: int, place: int) -> list[str]:
     return [kinds[n // len(FORMS) % len(kinds)] for n in range(place, count, len(FORMS))]
 
 
-def torment(
-    form: str,
-    words: Sequence[str],
-    folder: Path,
-    results: Path,
-    seconds: float,
-    kinds: list[str],
-    draw: random.Random,
-    figures: Figures,
-) -> None:
-    """Start a command until it comes to its end, and disturb it as long as there are `kinds` left, from the last on."""
+def torment(command: Command, seconds: float, kinds: list[str], draw: random.Random, figures: Figures) -> None:
+    """Start a command until it comes to its end, and disturb it as long as there are `kinds` left, from the last on.
+
+    `seconds` is what it takes undisturbed.
+    """
+    results = command.results
     before = committed(results)
     while True:
-        process = start(folder, words)
+        process = command.start()
         figures.starts += 1
-        watched = Watched(process, folder / "images", results, seconds)
+        watched = Watched(process, command.folder / "images", results, seconds)
         kind = kinds[-1] if kinds else ""
         try:
             if not kind or not watched.wait_for(kind, draw):
@@ -168,33 +192,26 @@ def torment(
                 process.send_signal(signal.Signals[kind])
             errors = end(process, -signal.SIGKILL if kind in KILLS else STOPS[kind], 0)
         except (TimeoutError, DifferentError) as error:
-            raise DifferentError(f"{form}, {kind}: {error}") from error
+            raise DifferentError(f"{command.form}, {kind}: {error}") from error
         finally:
             process.kill()
         if process.returncode == 0:  # it was about to end
             return
-        figures.signals[kinds.pop(), form] += 1
+        figures.signals[kinds.pop(), command.form] += 1
         if kind in STOPS:
             spent = time.monotonic() - stopped
             figures.slowest_stop = max(figures.slowest_stop, spent)
-            if spent > LONGEST_STOP or next_words(errors) != list(words):
-                raise DifferentError(f"{form}, {kind}: it took {spent:.1f} s and said: {errors}")
+            if spent > LONGEST_STOP or next_words(errors) != command.words:
+                raise DifferentError(f"{command.form}, {kind}: it took {spent:.1f} s and said: {errors}")
         unfinished = list(results.rglob(".*.tmp"))
         figures.left_unfinished += kind in KILLS and bool(unfinished)
         for path in unfinished:  # so that what the next kill leaves is counted as its own
             path.unlink()
-        lost = [path for path, content in before.items() if committed(results).get(path) != content]
+        after = committed(results)
+        lost = [path for path, content in before.items() if after.get(path) != content]
         if lost or torn(results):
-            raise DifferentError(f"{form}, {kind}: torn: {torn(results)}; committed, then lost or made again: {lost}")
-        before = committed(results)
-
-
-def start(folder: Path, words: Sequence[str]) -> subprocess.Popen[str]:
-    """The real command, which hears Ctrl-C even where a shell told this process not to."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "igos_bench", *words], cwd=folder, env=ENVIRONMENT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+            raise DifferentError(f"{command.form}, {kind}: torn: {torn(results)}; committed, then not the same: {lost}")
+        before = after
 
 
 def end(process: subprocess.Popen[str], *codes: int) -> str:
@@ -212,13 +229,6 @@ def end(process: subprocess.Popen[str], *codes: int) -> str:
 def next_words(errors: str) -> list[str]:
     """What the last line of stderr tells to write after `igos-bench`."""
     return shlex.split(errors.strip().split("\n")[-1].partition("to go on: igos-bench ")[2])
-
-
-def new_folder(path: Path, prepared: Path | None) -> Path:
-    """A folder for results, with what is needed there already."""
-    if prepared:
-        shutil.copytree(prepared, path)
-    return path
 
 
 def write_images(root: Path) -> None:
