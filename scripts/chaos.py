@@ -149,7 +149,7 @@ def chaos(folder: Path, options: Options, figures: Figures) -> None:
         draw.shuffle(kinds)
         while kinds:
             broken = prepare(form, folder, str(figures.whole_runs))
-            torment(broken, seconds, kinds, draw, figures)
+            seconds = torment(broken, seconds, kinds, draw, figures)
             if found := differences(whole.results, broken.results):
                 raise DifferentError(f"{form}: {'; '.join(found)}")
             figures.whole_runs += 1
@@ -169,14 +169,15 @@ def share(kinds: Sequence[str], count: int, place: int) -> list[str]:
     return [kinds[n // len(FORMS) % len(kinds)] for n in range(place, count, len(FORMS))]
 
 
-def torment(command: Command, seconds: float, kinds: list[str], draw: random.Random, figures: Figures) -> None:
+def torment(command: Command, seconds: float, kinds: list[str], draw: random.Random, figures: Figures) -> float:
     """Start a command until it comes to its end, and disturb it as long as there are `kinds` left, from the last on.
 
-    `seconds` is what it takes undisturbed.
+    `seconds` is what it took when it was last left in peace; returned is what it took this time.
     """
     results = command.results
     before = committed(results)
     while True:
+        started = time.monotonic()
         process = command.start()
         figures.starts += 1
         watched = Watched(process, command.folder / "images", results, seconds)
@@ -184,7 +185,7 @@ def torment(command: Command, seconds: float, kinds: list[str], draw: random.Ran
         try:
             if not kind or not watched.wait_for(kind, draw):
                 end(process, 0)
-                return
+                return time.monotonic() - started
             stopped = time.monotonic()
             if kind in KILLS:
                 os.kill(draw.choice(watched.threads()) if kind == "decoding" else process.pid, signal.SIGKILL)
@@ -196,7 +197,7 @@ def torment(command: Command, seconds: float, kinds: list[str], draw: random.Ran
         finally:
             process.kill()
         if process.returncode == 0:  # it was about to end
-            return
+            return time.monotonic() - started
         figures.signals[kinds.pop(), command.form] += 1
         if kind in STOPS:
             spent = time.monotonic() - stopped
