@@ -9,6 +9,7 @@ and nothing that was finished is lost. A second Ctrl-C does so at once.
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
@@ -29,7 +30,7 @@ class Interruption:
 
     Attributes:
         signum: The signal that came first, or None.
-        ending: Whether the process is about to end by itself: then a signal changes nothing.
+        ending: Whether the process is about to end by itself: then a signal matters only if it does not.
     """
 
     def __init__(self, command: str) -> None:
@@ -43,6 +44,8 @@ class Interruption:
         for signum in SIGNALS:
             if signal.getsignal(signum) != signal.SIG_IGN:
                 signal.signal(signum, self._handle)
+                # When its threads have ended, Python puts the default back, which would end as killed what is done.
+                atexit.register(signal.signal, signum, signal.SIG_IGN)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, name="interruption", daemon=True).start()
 

@@ -106,6 +106,28 @@ def test_ctrl_c_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     assert process.communicate()[1] == ""
 
 
+def test_a_signal_at_the_very_end_changes_nothing(tmp_path: Path) -> None:
+    """When all is done, and Python takes itself apart."""
+    code = """
+import sys, time
+from igos_bench import __main__, cli
+class Slow:
+    def __del__(self):
+        print('taken apart', flush=True)
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            pass
+cli.main = lambda: 3
+sys.slow = Slow()
+sys.exit(__main__.main())
+"""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        process = start(("-c", code), tmp_path)
+        assert process.stdout and process.stdout.readline() == "taken apart\n"
+        _, _, errors = stop(process, signum)
+        assert (process.returncode, errors) == (3, "")
+
+
 def test_run_sweep_and_score(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for i in range(IMAGES):
