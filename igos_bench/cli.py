@@ -13,7 +13,8 @@
 Overrides are KEY=VALUE of a key in conf/. Flags: -m sweeps over values a,b,c; --config-dir FOLDER adds your own YAML
 files (method/, model/, data/, protocol/).
 
-Exit codes: 0 done, 1 a job of a sweep broke, 2 a mistake in what was asked, 3 some images failed, 130 interrupted.
+Exit codes: 0 done, 1 a job of a sweep broke, 2 a mistake in what was asked, 3 some images failed, 4 results cannot be
+written, 130 interrupted (Ctrl-C), 143 told to end (SIGTERM); after 3, 4, 130 and 143 the same command goes on.
 """
 
 from __future__ import annotations
@@ -56,14 +57,10 @@ def main() -> int:
         return _read(command, words) if command in ("table", "compare") else _run(command, words)
     except UserError as error:
         tell(error)
-        return 2
+        return error.code
     except BrokenPipeError:  # `igos-bench table | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        again = " ".join(["igos-bench", *sys.argv[1:]])
-        print(f"igos-bench: interrupted; what was done is kept, `{again}` goes on from there", file=sys.stderr)
-        return 130
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,8 +1,18 @@
 """The errors that are written for people, and the words they share."""
 
+import errno
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
+
+REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room in your quota",
+    errno.EROFS: "make that file system writable again",
+    errno.EACCES: "allow yourself to write there",
+    errno.EPERM: "allow yourself to write there",
+}
 
 LONGEST_LINE = 2000
 """Characters of a message; of a longer one the middle is left out."""
@@ -11,8 +21,16 @@ LONGEST_LINE = 2000
 class UserError(Exception):
     """Something that the user can mend: what was asked, what was found, what to do next.
 
-    The command line prints the message as one line, without a traceback, and exits with code 2.
+    The command line prints the message as one line, without a traceback, and exits with `code`.
     """
+
+    code = 2
+
+
+class WriteError(UserError):
+    """A results file cannot be written: no space, no permission. None is left by halves, and what was there stays."""
+
+    code = 4
 
 
 class UnavailableError(UserError):
@@ -45,6 +63,15 @@ def unknown(what: str, found: str, choices: Sequence[str], show: Sequence[str] |
     near = get_close_matches(found, choices, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {what} {found!r}{hint}; choices: {', '.join(show or choices)}"
+
+
+def cannot_write(path: Path, error: OSError) -> WriteError:
+    """What to raise where a results file cannot be written."""
+    remedy = REMEDIES.get(error.errno or 0, "see to it that it can be written")
+    return WriteError(
+        f"cannot write {path}: {error.strerror or error}. What was finished before is kept: {remedy} or set "
+        "results_dir=FOLDER, and start the same command again"
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -45,9 +45,9 @@ class Jobs:
                 tell(f"not available: {error}")
                 self.unavailable += 1
             else:
-                self._complain(name, str(error))
+                self._complain(name, error)
         except UserError as error:
-            self._complain(name, str(error))
+            self._complain(name, error)
         except IncompleteError as error:
             self._fail(name, str(error), 3)
         except Exception as error:
@@ -66,11 +66,11 @@ class Jobs:
                 tell(f"failed with {code}: {', '.join(names)}: {reason}")
         return max((code for _, code in self.failed), default=0)
 
-    def _complain(self, name: str, message: str) -> None:
-        """A user's mistake; one that all cells share is told once."""
-        if (message, 2) not in self.failed:
-            tell(message)
-        self._fail(name, message, 2)
+    def _complain(self, name: str, error: UserError) -> None:
+        """What the user can mend; one that all cells share is told once."""
+        if (str(error), error.code) not in self.failed:
+            tell(error)
+        self._fail(name, str(error), error.code)
 
     def _fail(self, name: str, reason: str, code: int) -> None:
         self.failed.setdefault((reason, code), []).append(name)

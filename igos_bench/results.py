@@ -37,7 +37,7 @@ import numpy as np
 from filelock import FileLock
 
 from .csv_file import csv_rows, csv_text
-from .errors import UserError
+from .errors import UserError, cannot_write
 
 COLUMNS = (
     "image_id",
@@ -93,7 +93,7 @@ def write_atomically(path: Path, content: bytes, *, flush: bool = True) -> None:
         flush: False leaves that to the system: a power cut in the next seconds may leave an empty file.
 
     Raises:
-        UserError: The folder cannot be written, or the disk is full.
+        WriteError: The folder cannot be written, or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -108,14 +108,7 @@ def write_atomically(path: Path, content: bytes, *, flush: bool = True) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"cannot write {path}: {error.strerror or error}. What was computed before is kept; "
-        f"make room or set results_dir=FOLDER, and start the same command again"
-    )
+        raise cannot_write(path, error) from error
 
 
 def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -235,7 +228,7 @@ class RunDirectory:
                 rows = [row for part in parts for row in read_csv(part) or []]
                 write_atomically(target, csv_text(COLUMNS, rows).encode())
         except OSError as error:
-            raise _cannot_write(target, error) from error
+            raise cannot_write(target, error) from error
         return target
 
     def log_timing(self, line: Row) -> None:
@@ -246,7 +239,7 @@ class RunDirectory:
                 text = csv_text(TIMING_COLUMNS, [line])
                 file.write(text if file.tell() == 0 else text.partition("\n")[2])
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
 
 
 def _read_npz(path: Path, *keys: str) -> dict[str, np.ndarray] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -76,8 +77,11 @@ def execute(run: Run, report: Report, *, explain: bool = True) -> Outcome:
         for i in missing:
             rows[i] = _chunk(run, evaluate, i, islice(decoded, len(chunks[i])), explain=explain)
             report(len(chunks[i]), rows[i])
-    finally:
-        records = directory.merge_records()
+    except BaseException:
+        with suppress(UserError):  # what ended the run is told, not that records.csv could not be made on top of it
+            directory.merge_records()
+        raise
+    records = directory.merge_records()
     wanted = {image.image_id for image in images}
     found = [row for i in range(len(chunks)) for row in rows[i] if row["image_id"] in wanted]
     provenance |= {

@@ -37,9 +37,9 @@ class Ended:
     output: str
     errors: str
 
-    def is_one_line(self, *parts: str) -> None:
-        """Exit code 2 and one line on stderr with these parts in it."""
-        assert self.code == 2, (self.code, self.errors)
+    def is_one_line(self, *parts: str, code: int = 2) -> None:
+        """This exit code and one line on stderr with these parts in it."""
+        assert self.code == code, (self.code, self.errors)
         assert len(self.errors.splitlines()) == 1, self.errors
         assert self.errors.startswith("igos-bench: ")
         for part in parts:
@@ -170,7 +170,8 @@ def test_score_is_not_stopped_by_an_image_that_failed(command: Callable[..., End
 def test_unwritable_results_folder(command: Callable[..., Ended], tmp_path: Path, results_dir: str) -> None:
     (tmp_path / "file").write_text("precious")
     ended = command(*QUICK, f"results_dir={results_dir}")
-    ended.is_one_line(f"cannot write {results_dir}/runs/", "set results_dir=FOLDER, and start the same command again")
+    advice = "set results_dir=FOLDER, and start the same command again"
+    ended.is_one_line(f"cannot write {results_dir}/runs/", advice, code=4)
     assert "images:" not in ended.output, "it must not compute first and find out later"
     assert (tmp_path / "file").read_text() == "precious"
 
@@ -180,7 +181,7 @@ def frozen(results: Path) -> Iterator[Path]:
     """The finished run in folders in which not even root may make or change anything."""
     if not shutil.which("chattr") or subprocess.run(["chattr", "-R", "+i", results], capture_output=True).returncode:
         subprocess.run(["chattr", "-R", "-i", results], capture_output=True)
-        pytest.skip("needs chattr, root and a file system that knows immutable files")
+        pytest.fail("needs chattr, root and a file system that knows immutable files")
     yield results
     subprocess.run(["chattr", "-R", "-i", results], check=True)
 
@@ -188,7 +189,9 @@ def frozen(results: Path) -> Iterator[Path]:
 def test_results_folder_that_became_read_only(command: Callable[..., Ended], frozen: Path) -> None:
     before = state(frozen)
     for words in (("data.limit=2",), ("data.limit=3",)):  # nothing left to compute, and one image more
-        command(*QUICK, *words, "results_dir=out").is_one_line("cannot write out/runs/", "set results_dir=FOLDER")
+        ended = command(*QUICK, *words, "results_dir=out")
+        ended.is_one_line("cannot write out/runs/", "allow yourself to write there or set results_dir=FOLDER", code=4)
+    command("table", "results_dir=out").is_one_line("cannot write out/table.csv", code=4)
     assert state(frozen) == before
 
 
