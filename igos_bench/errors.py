@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -28,6 +29,14 @@ def unknown(what: str, found: str, choices: Sequence[str], show: Sequence[str] |
     near = get_close_matches(found, choices, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {what} {found!r}{hint}; choices: {', '.join(show or choices)}"
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """What to raise where a results file cannot be written."""
+    return UserError(
+        f"cannot write {path}: {error.strerror or error}. What was computed before is kept; "
+        f"make room or set results_dir=FOLDER, and start the same command again"
+    )
 
 
 def first_line(error: BaseException) -> str:
