@@ -29,7 +29,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,6 +53,11 @@ class Lease:
     folder: Path
     taken_over: str = ""
 
+    def check(self) -> None:
+        """Raise LeaseLostError where it is lost already, before work is done in vain."""
+        if not self.folder.exists():
+            raise LeaseLostError(self.name)
+
     def is_lost(self, error: OSError) -> bool:
         """Whether the error of a call on a file inside `folder` comes of the folder being gone."""
         return error.errno in (errno.ENOENT, errno.ESTALE)
@@ -64,8 +69,7 @@ class Lease:
         except OSError as error:
             if not self.is_lost(error):
                 raise cannot_write(path, error) from error
-            if not self.folder.exists():
-                raise LeaseLostError(self.name) from error
+            self.check()
 
 
 @dataclass(frozen=True)
@@ -155,9 +159,13 @@ class Leases:
             raise cannot_write(place, error) from error
 
     @contextlib.contextmanager
-    def wait_for(self, name: str) -> Iterator[Lease]:
-        """Hold a lease within a context; waits until it can be had, for what takes a moment."""
+    def wait_for(self, name: str, tell: Callable[[str], None]) -> Iterator[Lease]:
+        """Hold a lease within a context, for what takes a moment; says after a second for whom it waits."""
+        told, started = False, time.monotonic()
         while (lease := self.claim(name)) is None:
+            if not told and time.monotonic() - started > 1 and (holder := self.holder(name)):
+                tell(f"waiting for {holder}, which has the lease {self.folder / name}; Ctrl-C leaves")
+                told = True
             time.sleep(self.pause / 10)
         try:
             yield lease

@@ -52,7 +52,7 @@ def execute(run: Run, report: Report, *, explain: bool = True, tell: Tell = prin
     images = run.images
     listing = run.manifest.listing(run.config.data.limit)
     with Leases(directory.path / "leases", run.config.lease_seconds) as leases:
-        provenance = _start(run, leases, listing)
+        provenance = _start(run, leases, listing, tell)
         size = provenance["chunk_size"]
         evaluate = Evaluator(
             run.classifier.network,
@@ -120,6 +120,7 @@ def _chunk(
     explain: bool,
 ) -> list[Row]:
     """Compute and commit one chunk, of which these are the images; raises LeaseLostError."""
+    lease.check()
     index = int(lease.name)
     rows: dict[str, Row] = {}
     good: list[tuple[ImageSource, Tensor]] = []
@@ -187,10 +188,10 @@ def _has_maps(directory: RunDirectory, index: int, chunk: Sequence[ImageSource])
     return {image.image_id for image in chunk} <= set(by_id(stored, "saliency_map")) | directory.failed_ids(index)
 
 
-def _start(run: Run, leases: Leases, listing: str) -> dict[str, Any]:
+def _start(run: Run, leases: Leases, listing: str, tell: Tell) -> dict[str, Any]:
     """run.json of this run, made by whoever starts it first; sizes stay as they were fixed then."""
     try:
-        with leases.wait_for("run") as lease:
+        with leases.wait_for("run", tell) as lease:
             found = run.directory.read_provenance()
             if found is None:
                 found = describe(run)
@@ -203,5 +204,5 @@ def _start(run: Run, leases: Leases, listing: str) -> dict[str, Any]:
             run.directory.write_listing(listing, lease)
             run.directory.write_protocol(plain(asdict(run.protocol)))
     except LeaseLostError:
-        return _start(run, leases, listing)
+        return _start(run, leases, listing, tell)
     return found

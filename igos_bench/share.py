@@ -72,7 +72,7 @@ class Share:
         self.leases.release(lease)
         self.tell(
             f"chunk {int(lease.name)} was taken over by another process, as this one gave no sign of life; "
-            f"what it computed of it is dropped"
+            f"what it did of it is dropped"
         )
 
     def wait(self) -> None:

@@ -194,7 +194,8 @@ def test_whoever_stood_still_changes_nothing(words: list[str], tmp_path: Path, b
         process.end()
     assert {path: (path.stat().st_ino, path.read_bytes()) for path in run.rglob("0*.*")} == before
     dropped = [line for path in tmp_path.glob("told *") for line in path.read_text().splitlines() if "dropped" in line]
-    assert len(dropped) == 3
+    assert len(dropped) == 6
+    assert len(worked_on(tmp_path)) == 3, "work was begun under a lease that was lost"
     assert files(run) == alone(words, tmp_path)
 
 
@@ -375,6 +376,18 @@ def test_rows_that_change_are_withdrawn_through_the_lease(tmp_path: Path) -> Non
         assert directory.stamp(0) is None
         lease.withdraw(directory.protocol_path / "records" / "000000.csv")  # gone already
     assert not list((tmp_path / "leases").iterdir())
+
+
+def test_who_holds_what_takes_a_moment_is_named_where_it_takes_longer(tmp_path: Path) -> None:
+    owner, reader, told = Leases(tmp_path, 10), Leases(tmp_path, 10), []
+    held = owner.claim("run")
+    assert held
+    timer = threading.Timer(1.5, owner.release, [held])
+    timer.start()
+    with reader.wait_for("run", told.append) as lease:
+        assert lease.folder.exists() and not held.folder.exists()
+    assert len(told) == 1 and f"(process {os.getpid()})" in told[0]
+    timer.join()
 
 
 def test_what_a_power_cut_left_of_an_owner_goes_stale(tmp_path: Path) -> None:
