@@ -41,6 +41,10 @@ BEATS = 10
 """Signs of life within the seconds after which a lease is stale."""
 
 
+GONE = (errno.ENOENT, errno.ESTALE)
+"""What the system says of a file that is not there, and of one that another client of NFS has removed."""
+
+
 class LeaseLostError(Exception):
     """Another process has taken the lease over: what was to be written under it is not."""
 
@@ -60,7 +64,7 @@ class Lease:
 
     def is_lost(self, error: OSError) -> bool:
         """Whether the error of a call on a file inside `folder` comes of the folder being gone."""
-        return error.errno in (errno.ENOENT, errno.ESTALE)
+        return error.errno in GONE
 
     def withdraw(self, path: Path) -> None:
         """Remove a file of the run, which may be gone already; raises LeaseLostError."""
@@ -181,13 +185,18 @@ class Leases:
             return None
         if folder is None:
             return None
+        stamp = 0
         try:
             # On NFS a file that is opened is asked of the server; the time of one that is not may be remembered.
             with (folder / "owner.json").open(encoding="utf-8") as file:
                 stamp = os.fstat(file.fileno()).st_mtime_ns
                 return Holder(folder, stamp, **json.load(file))
-        except (OSError, ValueError, TypeError):  # given back just now; or a power cut took what was in it
-            return Holder(folder, 0)
+        except (ValueError, TypeError):  # a power cut took what was in it
+            return Holder(folder, stamp)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            return Holder(folder, stamp)  # given back just now
 
     def release(self, lease: Lease) -> None:
         """Give a lease back; one that was taken over stays with its new owner."""

@@ -146,9 +146,9 @@ def _chunk(
     results = {result["image_id"]: result for result in explain_and_score(run, evaluate, good, rows, stored)}
     done = [row for row in rows.values() if row["status"] == "ok"]
     count = max(1, len(done))
-    # What was done once is kept where it cannot be done again.
+    # What was done once is kept where it cannot be done again, or is not asked for this time: a smaller `data.limit`.
     for image_id, once in run.directory.read_results(index).items():
-        if image_id in rows and image_id not in results:
+        if image_id not in results:
             results[image_id], rows[image_id] = once, once["row"]
     if stored is None or run.maps:
         maps = {image_id: results[image_id]["map"] for image_id in rows if image_id in results}
@@ -166,7 +166,7 @@ def _chunk(
         index,
         {
             "chunk": index,
-            "images": len(rows),
+            "images": len(decoded),
             "decode_seconds": decode_seconds,
             "explain_seconds": sum(row["explain_seconds"] or 0.0 for row in done),
             "score_seconds": sum(row["score_seconds"] for row in done),

@@ -92,14 +92,14 @@ class Share:
         self.rows[chunk] = self.directory.read_rows(chunk)
         if not self._has(chunk, ("ok", "failed")):
             return False
-        wanted = {image.image_id for image in self.chunks[chunk]}
-        self._done(chunk, [row for row in self.rows[chunk] if row["image_id"] in wanted])
+        self._done(chunk, self.rows[chunk])
         return True
 
     def _done(self, chunk: int, rows: list[Row]) -> None:
-        self.rows[chunk] = rows
+        wanted = {image.image_id for image in self.chunks[chunk]}
+        self.rows[chunk] = [row for row in rows if row["image_id"] in wanted]
         self.missing.remove(chunk)
-        self.report(len(self.chunks[chunk]), rows)
+        self.report(len(self.chunks[chunk]), self.rows[chunk])
 
     def _has(self, chunk: int, statuses: Sequence[str]) -> bool:
         """Whether all images of a chunk have rows of such a status."""
