@@ -261,7 +261,7 @@ def test_an_image_that_failed_is_tried_once_by_both(words: list[str], tmp_path: 
 
     def report(count: int, _rows: Any) -> None:
         seen.append(count)
-        if len(seen) == 2:  # `other` has looked, and its first chunk is done
+        if len(seen) == 1:  # `other` has looked, and done nothing yet
             execute(one, lambda _count, _rows: None)
 
     rows = execute(other, report).rows
@@ -311,7 +311,6 @@ def test_one_of_many_gets_it(tmp_path: Path) -> None:
         all_claim(f"free {i}")
     for i in range(30):
         ((before,), (now,)) = stale[f"free {i}"], won[f"free {i}"]
-        assert "without a sign of life" in now.taken_over
         assert now.folder.exists() and not before.folder.exists()
 
 
