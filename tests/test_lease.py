@@ -278,9 +278,17 @@ def read_timing(run: Path) -> list[str]:
 # The lease itself
 
 
-def test_one_of_many_gets_it(tmp_path: Path) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """What `time.monotonic` says, in a list of one."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    yield now
+
+
+def test_one_of_many_gets_it(tmp_path: Path, clock: list[float]) -> None:
     """Free, or stale: of 8 that claim at the same moment, 30 times, each time one."""
-    everybody = [Leases(tmp_path, 1) for _ in range(8)]
+    everybody = [Leases(tmp_path, 100) for _ in range(8)]
     gate = threading.Barrier(len(everybody))
     won: dict[str, list[Lease]] = {}
 
@@ -299,14 +307,13 @@ def test_one_of_many_gets_it(tmp_path: Path) -> None:
     for i in range(30):
         all_claim(f"free {i}")
     assert all(len(won[f"free {i}"]) == 1 for i in range(30))
-    for _ in range(3):  # nobody keeps them alive
+    for _ in range(2):  # nobody keeps them alive
         for leases in everybody:
             for i in range(30):
                 assert not leases.claim(f"free {i}")
-        time.sleep(0.4)
+        clock[0] += 50
     stale = dict(won)
     won.clear()
-    time.sleep(0.3)
     for i in range(30):
         all_claim(f"free {i}")
     for i in range(30):
@@ -314,28 +321,28 @@ def test_one_of_many_gets_it(tmp_path: Path) -> None:
         assert now.folder.exists() and not before.folder.exists()
 
 
-def test_only_a_change_is_a_sign_of_life(tmp_path: Path) -> None:
-    """No clock is believed: neither an old time nor one in the future says anything."""
-    owner, reader = Leases(tmp_path, 1), Leases(tmp_path, 300)
+def test_only_a_change_is_a_sign_of_life(tmp_path: Path, clock: list[float]) -> None:
+    """No clock is believed: neither an old time nor one in the future says anything. The owner's seconds count."""
+    owner, reader = Leases(tmp_path, 100), Leases(tmp_path, 10)
     lease = owner.claim("000000")
     assert lease
-    times = [0.0, time.time() + 1e6, time.time() - 1e6, time.time()]
-    for moment in times:
+    for moment in (0.0, time.time() + 1e6, time.time() - 1e6, time.time()):
         os.utime(lease.folder / "owner.json", (moment, moment))
-        for _ in range(3):
+        for _ in range(4):
             assert reader.claim("000000") is None
-            time.sleep(0.3)
-    wait_until(lambda: reader.claim("000000"))
+            clock[0] += 33
+    assert reader.claim("000000")
 
 
-def test_a_suspended_reader_lets_the_owner_wake_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suspended_reader_lets_the_owner_wake_up(tmp_path: Path, clock: list[float]) -> None:
     """A machine that slept for an hour: the reader's clock has gone on, and the owner has not had its turn yet."""
     owner, reader = Leases(tmp_path, 100), Leases(tmp_path, 100)
     assert owner.claim("000000")
-    now = time.monotonic()
-    looks = [now, now + 3600, now + 3601, now + 3661]
-    monkeypatch.setattr(time, "monotonic", lambda: looks.pop(0))
-    assert [bool(reader.claim("000000")) for _ in range(4)] == [False, False, False, True]
+    for later in (0, 3600, 1):
+        clock[0] += later
+        assert reader.claim("000000") is None
+    clock[0] += 60
+    assert reader.claim("000000")
 
 
 def test_nothing_is_written_or_removed_under_a_lost_lease(tmp_path: Path) -> None:
