@@ -160,7 +160,7 @@ def _explain_and_score(command: str, config: RunConfig, read: Read, config_dir: 
     print_header(command, run)
     progress = Progress(len(run.images))
     try:
-        outcome = execute(run, progress, explain=command == "run")
+        outcome = execute(run, progress, explain=command == "run", tell=progress.tell)
     finally:
         progress.close()
     if print_summary(outcome.rows, outcome.directory, outcome.records):

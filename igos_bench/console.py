@@ -59,6 +59,10 @@ class Progress:
             times = ", ".join(f"{s:.2f} s {what}" for what, s in seconds.items() if not math.isnan(s))
             print(f"{len(self.rows)}/{self.total} images: {means}{f'; {times} an image' * bool(times)}", flush=True)
 
+    def tell(self, message: str) -> None:
+        """A line that is no progress."""
+        self.bar.write(f"igos-bench: {message}", file=sys.stderr)
+
     def close(self) -> None:
         """End the bar's line."""
         self.bar.close()

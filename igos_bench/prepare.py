@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ class Run:
         return choose_batch_size(asked, name, classifier.fast_network, self.device, config.precision)
 
     def decode(
-        self, images: Sequence[ImageSource], *, ahead: int
+        self, images: Iterable[ImageSource], *, ahead: int
     ) -> Iterator[tuple[ImageSource, torch.Tensor | ImageError]]:
         """Images as this run sees them, `ahead` of them decoded before they are asked for; see `images.stream`."""
         return stream(
@@ -120,6 +120,8 @@ def prepare(config: RunConfig, read: Read = read_manifest, config_dir: str | Non
     """
     if config.chunk_size is not None and config.chunk_size < 1:
         raise UserError(f"chunk_size must be at least 1, found {config.chunk_size}")
+    if not 1 <= config.lease_seconds <= 86400:
+        raise UserError(f"lease_seconds must be from 1 to 86400, found {config.lease_seconds:g}")
     check_batch_size(config.evaluate.batch_size)
     for key, name in (("model", config.model.name), ("data", config.data.name), ("protocol", config.protocol.name)):
         check_folder_name(f"{key}.name", name)

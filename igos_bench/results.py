@@ -3,18 +3,21 @@
     results/runs/<model>/<data>/<method>/<resolution>/<map_key>/
         run.json                      what ran, on what
         images.txt                    ids of the images that were asked for; data.list reads it
-        timing.csv                    a line a chunk
+        timing.csv                    a line a chunk and attempt, made from timing/
+        timing/000000.csv             those of chunk 0
         maps/000000.npz               saliency maps of chunk 0
+        leases/                       who works on what now, see `lease`
         <protocol>-<key>/
             protocol.json             its choices
             curves/000000.npz         its curves
             records/000000.csv        its rows: the chunk is done when this file is there
             records.csv               all rows, made from records/
 
-Every file is written beside its place and renamed into it, so that none is ever torn; a chunk's rows come last and
-commit it. Where one of a chunk's three files is damaged from outside, that chunk is computed again, and no other: so it
-is after a power cut too, since maps and curves are not flushed to the disk one by one (some 3 ms each).
-`records.csv` is made anew from `records/`, so that a damaged one loses nothing.
+Every file is written whole and renamed into its place, so that none is ever torn; a chunk's rows come last and commit
+it. Where one of a chunk's three files is damaged from outside, that chunk is computed again, and no other: so it is
+after a power cut too, since maps and curves are not flushed to the disk one by one (some 3 ms each). A chunk has files
+of its own, which only the process that holds its lease changes; `records.csv` is made anew from `records/`, so that a
+damaged one loses nothing.
 """
 
 from __future__ import annotations
@@ -25,19 +28,21 @@ import io
 import json
 import os
 import re
+import secrets
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from filelock import FileLock
 
 from .csv_file import csv_rows, csv_text
 from .errors import UserError, cannot_write
+from .lease import Lease, LeaseLostError
 
 COLUMNS = (
     "image_id",
@@ -95,20 +100,26 @@ def write_atomically(path: Path, content: bytes, *, flush: bool = True) -> None:
     Raises:
         WriteError: The folder cannot be written, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                if flush:
-                    file.flush()
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        _write(path, content, path.parent, flush=flush)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _write(path: Path, content: bytes, folder: Path, *, flush: bool) -> None:
+    """Write a file inside `folder`, on the same file system, and rename it into its place."""
+    # The number of a process would not do: another machine may have the same.
+    temporary = folder / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -119,7 +130,10 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 class RunDirectory:
-    """The files of one run: one method, resolution, model and data set."""
+    """The files of one run: one method, resolution, model and data set.
+
+    What is written under a `lease` raises LeaseLostError where another process has taken that over, and is not written.
+    """
 
     def __init__(self, path: Path, protocol_folder: str) -> None:
         """`protocol_folder` is `<protocol>-<key>`."""
@@ -132,15 +146,15 @@ class RunDirectory:
         """run.json, or None where the run has never started."""
         return read_json(self.path / "run.json")
 
-    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
+    def write_provenance(self, provenance: Mapping[str, Any], lease: Lease | None = None) -> None:
         """Replace run.json."""
-        write_atomically(self.path / "run.json", (json.dumps(provenance, indent=2) + "\n").encode())
+        _write_under(lease, self.path / "run.json", (json.dumps(provenance, indent=2) + "\n").encode())
 
-    def write_listing(self, listing: str) -> None:
+    def write_listing(self, listing: str, lease: Lease | None = None) -> None:
         """Write images.txt, ids one a line, unless it has more: under one key, all are prefixes of the longest."""
         path = self.path / "images.txt"
         if not path.exists() or len(listing.encode()) > path.stat().st_size:
-            write_atomically(path, listing.encode())
+            _write_under(lease, path, listing.encode())
 
     def write_protocol(self, protocol: Mapping[str, Any]) -> None:
         """Every choice of the protocol, beside what was made under it."""
@@ -148,14 +162,17 @@ class RunDirectory:
 
     # Chunks
 
-    def write_maps(self, chunk: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def write_maps(self, chunk: int, arrays: Mapping[str, np.ndarray], lease: Lease | None = None) -> None:
         """Saliency maps of a chunk; rows, under any protocol, that rest on maps which change are withdrawn first."""
         before, after = (by_id(maps, "saliency_map") for maps in (self.read_maps(chunk), arrays))
         changed = {i for i, old in before.items() if i not in after or not np.array_equal(old, after[i])}
         for path in self.path.glob(f"*/records/{chunk:06d}.csv") if changed else ():
             if any(row["image_id"] in changed for row in ok_rows(read_csv(path) or [])):
-                path.unlink()
-        write_atomically(self.path / "maps" / f"{chunk:06d}.npz", pack(arrays), flush=False)
+                if lease:
+                    lease.withdraw(path)
+                else:
+                    path.unlink()
+        _write_under(lease, self.path / "maps" / f"{chunk:06d}.npz", pack(arrays), flush=False)
 
     def read_maps(self, chunk: int) -> dict[str, np.ndarray] | None:
         """Saliency maps of a chunk, or None where they are not there or damaged."""
@@ -191,10 +208,27 @@ class RunDirectory:
         """Whether a chunk has rows under another protocol."""
         return any(p.parent.parent != self.protocol_path for p in self.path.glob(f"*/records/{chunk:06d}.csv"))
 
-    def commit(self, chunk: int, curves: Mapping[str, np.ndarray], rows: list[Row]) -> None:
+    def commit(self, chunk: int, curves: Mapping[str, np.ndarray], rows: list[Row], lease: Lease | None = None) -> None:
         """Commit a chunk: its curves, and then its rows, which make it done."""
-        write_atomically(self.protocol_path / "curves" / f"{chunk:06d}.npz", pack(curves), flush=False)
-        write_atomically(self.protocol_path / "records" / f"{chunk:06d}.csv", csv_text(COLUMNS, rows).encode())
+        _write_under(lease, self.protocol_path / "curves" / f"{chunk:06d}.npz", pack(curves), flush=False)
+        _write_under(lease, self.protocol_path / "records" / f"{chunk:06d}.csv", csv_text(COLUMNS, rows).encode())
+
+    def look_anew(self) -> None:
+        """See rows that were committed just now, on any machine.
+
+        A client of NFS remembers for some time what was not in a folder, until it changes that folder itself.
+        """
+        folder = self.protocol_path / "records"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile(dir=folder, prefix=".", suffix=".tmp"):
+                pass
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+
+    def stamp(self, chunk: int) -> tuple[int, int] | None:
+        """What changes whenever the rows of a chunk are committed; None where there are none."""
+        return _stamp(self.protocol_path / "records" / f"{chunk:06d}.csv")
 
     def read_rows(self, chunk: int) -> list[Row]:
         """The committed rows of a chunk, as text; empty where it is not done, or no longer whole, which it warns of."""
@@ -217,29 +251,59 @@ class RunDirectory:
         paths = self.path.glob(f"*/records/{chunk:06d}.csv")
         return {row["image_id"] for path in paths for row in read_csv(path) or [] if row["status"] != "ok"}
 
-    def merge_records(self) -> Path:
-        """Make records.csv from the committed chunks, in the manifest's order; return its path."""
-        target = self.protocol_path / "records.csv"
-        try:
-            self.protocol_path.mkdir(parents=True, exist_ok=True)
-            # The lock keeps a process with an older view from overwriting a newer one.
-            with FileLock(self.protocol_path / ".records.lock"):
-                parts = sorted((self.protocol_path / "records").glob("[0-9]*.csv"))
-                rows = [row for part in parts for row in read_csv(part) or []]
-                write_atomically(target, csv_text(COLUMNS, rows).encode())
-        except OSError as error:
-            raise cannot_write(target, error) from error
-        return target
+    def log_timing(self, chunk: int, line: Row, lease: Lease | None = None) -> None:
+        """Add a line to what a chunk took."""
+        path = self.path / "timing" / f"{chunk:06d}.csv"
+        lines = [*(read_csv(path, TIMING_COLUMNS) or []), line]
+        _write_under(lease, path, csv_text(TIMING_COLUMNS, lines).encode(), flush=False)
 
-    def log_timing(self, line: Row) -> None:
-        """Append a chunk's line to timing.csv."""
-        path = self.path / "timing.csv"
-        try:
-            with path.open("a", newline="", encoding="utf-8") as file:
-                text = csv_text(TIMING_COLUMNS, [line])
-                file.write(text if file.tell() == 0 else text.partition("\n")[2])
-        except OSError as error:
-            raise cannot_write(path, error) from error
+    def merge(self) -> Path:
+        """Make timing.csv, and records.csv in the manifest's order, from the chunks' own; return the latter's path."""
+        if (self.path / "timing").exists():
+            _merge(self.path / "timing", self.path / "timing.csv", TIMING_COLUMNS)
+        return _merge(self.protocol_path / "records", self.protocol_path / "records.csv", COLUMNS)
+
+
+def _merge(folder: Path, target: Path, columns: Sequence[str]) -> Path:
+    """Put the rows of all files of a folder into one, also while other processes do the same.
+
+    Each looks, once its file is in place, whether the folder has changed meanwhile, and then does it again. So the last
+    to put its file into place, whoever that is, has put all there is. On a lock one might have to wait when leaving.
+    """
+    known: dict[tuple[Path, tuple[int, int] | None], list[Row]] = {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            parts = [(part, _stamp(part)) for part in sorted(folder.glob("[0-9]*.csv"))]
+            known = {part: known[part] if part in known else read_csv(part[0], columns) or [] for part in parts}
+            content = csv_text(columns, [row for rows in known.values() for row in rows]).encode()
+            # Inside the folder: a client of NFS sees anew what is in one that it has changed.
+            _write(target, content, folder, flush=True)
+            if parts == [(part, _stamp(part)) for part in sorted(folder.glob("[0-9]*.csv"))]:
+                return target
+    except OSError as error:
+        raise cannot_write(target, error) from error
+
+
+def _write_under(lease: Lease | None, path: Path, content: bytes, *, flush: bool = True) -> None:
+    """`write_atomically` by way of the lease's folder, which is gone where another process has taken it over."""
+    if lease is None:
+        return write_atomically(path, content, flush=flush)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, content, lease.folder, flush=flush)
+    except OSError as error:
+        if lease.is_lost(error):
+            raise LeaseLostError(lease.name) from error
+        raise cannot_write(path, error) from error
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _read_npz(path: Path, *keys: str) -> dict[str, np.ndarray] | None:
@@ -274,15 +338,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def read_csv(path: Path) -> list[Row] | None:
+def read_csv(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row] | None:
     """The rows of a chunk's file or of records.csv, as text; None where it is damaged or cannot be read."""
     try:
         text = path.read_bytes().decode()  # as it stands: read_text would turn a carriage return into a line's end
         rows = csv_rows(text)
     except (OSError, ValueError, csv.Error):
         return None
-    whole = text.startswith(",".join(COLUMNS) + "\n") and text.endswith("\n")
-    return rows if whole and all(len(row) == len(COLUMNS) and None not in row.values() for row in rows) else None
+    whole = text.startswith(",".join(columns) + "\n") and text.endswith("\n")
+    return rows if whole and all(len(row) == len(columns) and None not in row.values() for row in rows) else None
 
 
 def ok_rows(rows: Iterable[Row]) -> list[Row]:

@@ -1,10 +1,10 @@
-"""The loop: image -> saliency map -> curves -> row, chunk by chunk, with resume."""
+"""The loop: image -> saliency map -> curves -> row, chunk by chunk, with resume, shared between processes."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -20,11 +20,13 @@ from .config import plain
 from .data import ImageSource
 from .errors import ImageError, UserError
 from .evaluate import Evaluator
+from .lease import Lease, LeaseLostError, Leases
 from .prepare import Run
 from .provenance import continued, describe, now
 from .results import Row, RunDirectory, by_id
+from .share import Report, Share, Tell
 
-Report = Callable[[int, list[Row]], None]
+Decoded = tuple[ImageSource, Tensor | ImageError]
 
 
 @dataclass
@@ -37,53 +39,57 @@ class Outcome:
     resumed: int
 
 
-def execute(run: Run, report: Report, *, explain: bool = True) -> Outcome:
-    """Compute what is missing of a run.
+def execute(run: Run, report: Report, *, explain: bool = True, tell: Tell = print) -> Outcome:
+    """Compute what is missing of a run, and wait for what other processes compute of it.
 
     Args:
         run: What `prepare` made.
-        report: Called with the number of images done and their rows after every chunk.
+        report: Called with the number of images done and their rows after every chunk, whoever computed it.
         explain: False scores stored maps and raises UserError where there are none. Maps that were made elsewhere
             are only ever scored.
+        tell: Called with a line for people about other processes: who is waited for, from whom a chunk is taken over.
     """
     directory = run.directory
-    provenance = _start(run)
-    listing = run.manifest.listing(run.config.data.limit)
-    directory.write_listing(listing)
-    directory.write_protocol(plain(asdict(run.protocol)))
-    size = provenance["chunk_size"]
-    evaluate = Evaluator(
-        run.classifier.network,
-        run.classifier.fast_network,
-        provenance["batch_size"],
-        run.config.precision,
-        run.classifier.layers_for(run.method.name),
-    )
     images = run.images
-    chunks = [images[start : start + size] for start in range(0, len(images), size)]
-    rows: dict[int, list[Row]] = {i: directory.read_rows(i) for i in range(len(chunks))}
-    missing = [i for i, chunk in enumerate(chunks) if not _is_done(chunk, rows[i])]
-    if not (explain or run.maps) and (lost := [i for i in missing if not _has_maps(directory, i, chunks[i])]):
-        raise UserError(
-            f"{len(lost)} of {len(chunks)} chunks have no stored maps in {directory.path / 'maps'}: "
-            f"make them first with the same words after `igos-bench run`"
+    listing = run.manifest.listing(run.config.data.limit)
+    with Leases(directory.path / "leases", run.config.lease_seconds) as leases:
+        provenance = _start(run, leases, listing, tell)
+        size = provenance["chunk_size"]
+        evaluate = Evaluator(
+            run.classifier.network,
+            run.classifier.fast_network,
+            provenance["batch_size"],
+            run.config.precision,
+            run.classifier.layers_for(run.method.name),
         )
-    if missing and (goes_on := continued(provenance, run)) != provenance:
-        directory.write_provenance(provenance := goes_on)
-    resumed = sum(len(chunk) for i, chunk in enumerate(chunks) if i not in missing)
-    report(resumed, [row for i in range(len(chunks)) if i not in missing for row in rows[i]])
-    try:
-        decoded = run.decode([image for i in missing for image in chunks[i]], ahead=2 * size)
-        for i in missing:
-            rows[i] = _chunk(run, evaluate, i, islice(decoded, len(chunks[i])), explain=explain)
-            report(len(chunks[i]), rows[i])
-    except BaseException:
-        with suppress(UserError):  # what ended the run is told, not that records.csv could not be made on top of it
-            directory.merge_records()
-        raise
-    records = directory.merge_records()
+        chunks = [images[start : start + size] for start in range(0, len(images), size)]
+        share = Share(directory, leases, chunks, report, tell)
+        before = [i for i in range(len(chunks)) if i not in set(share.missing)]
+        if not (explain or run.maps) and (lost := [i for i in share.missing if not _has_maps(directory, i, chunks[i])]):
+            raise UserError(
+                f"{len(lost)} of {len(chunks)} chunks have no stored maps in {directory.path / 'maps'}: "
+                f"make them first with the same words after `igos-bench run`"
+            )
+        if share.missing and (goes_on := continued(provenance, run)) != provenance:
+            directory.write_provenance(provenance := goes_on)
+        resumed = sum(len(chunks[i]) for i in before)
+        report(resumed, [row for i in before for row in share.rows[i]])
+        try:
+            while share.missing:
+                for lease, decoded, seconds in _decoded(run, share):
+                    try:
+                        share.done(lease, _chunk(run, evaluate, lease, decoded, seconds, explain=explain))
+                    except LeaseLostError:
+                        share.lost(lease)
+                if share.missing:
+                    share.wait()
+        except BaseException:
+            with suppress(UserError):  # what ended the run is told, not that records.csv could not be made on top of it
+                directory.merge()
+            raise
+        records = directory.merge()
     wanted = {image.image_id for image in images}
-    found = [row for i in range(len(chunks)) for row in rows[i] if row["image_id"] in wanted]
+    found = [row for i in range(len(chunks)) for row in share.rows[i] if row["image_id"] in wanted]
     provenance |= {
         "finished": now(),
         "images_sha256": hashlib.sha256(listing.encode()).hexdigest(),
@@ -94,16 +100,34 @@ def execute(run: Run, report: Report, *, explain: bool = True) -> Outcome:
     return Outcome(directory.path, records, found, resumed)
 
 
+def _decoded(run: Run, share: Share) -> Iterator[tuple[Lease, list[Decoded], float]]:
+    """The chunks that this process gets, each with its images and the seconds that they were waited for.
+
+    The next chunk is claimed and decoded while one is computed.
+    """
+    decoded = run.decode(share.images(), ahead=max(map(len, share.chunks)))
+    while True:
+        started = time.perf_counter()
+        first = next(decoded, None)
+        if first is None:
+            return
+        lease = share.claimed.popleft()
+        others = islice(decoded, len(share.chunks[int(lease.name)]) - 1)
+        yield lease, [first, *others], time.perf_counter() - started
+
+
 def _chunk(
     run: Run,
     evaluate: Evaluator,
-    index: int,
-    decoded: Iterator[tuple[ImageSource, Tensor | ImageError]],
+    lease: Lease,
+    decoded: Sequence[Decoded],
+    decode_seconds: float,
     *,
     explain: bool,
 ) -> list[Row]:
-    """Compute and commit one chunk; `decoded` are its images, which are waited for here."""
-    started = time.perf_counter()
+    """Compute and commit one chunk, of which these are the images; raises LeaseLostError."""
+    lease.check()
+    index = int(lease.name)
     rows: dict[str, Row] = {}
     good: list[tuple[ImageSource, Tensor]] = []
     for source, image in decoded:
@@ -112,7 +136,6 @@ def _chunk(
             rows[source.image_id]["error"] = str(image)
         else:
             good.append((source, image))
-    decode_seconds = time.perf_counter() - started
     evaluate.notes.clear()
     ids = [source.image_id for source, _ in good]
     before = run.directory.read_maps(index)
@@ -129,9 +152,9 @@ def _chunk(
     results = {result["image_id"]: result for result in explain_and_score(run, evaluate, good, rows, stored)}
     done = [row for row in rows.values() if row["status"] == "ok"]
     count = max(1, len(done))
-    # What was done once is kept where it cannot be done again.
+    # What was done once is kept where it cannot be done again, or is not asked for this time: a smaller `data.limit`.
     for image_id, once in run.directory.read_results(index).items():
-        if image_id in rows and image_id not in results:
+        if image_id not in results:
             results[image_id], rows[image_id] = once, once["row"]
     if stored is None or run.maps:
         maps = {image_id: results[image_id]["map"] for image_id in rows if image_id in results}
@@ -139,16 +162,17 @@ def _chunk(
         maps |= {image_id: one for image_id, one in by_id(before, "saliency_map").items() if image_id not in maps}
         names = np.array(list(maps), dtype=np.str_)
         saliency_maps = np.array(list(maps.values()), dtype=np.float32)
-        run.directory.write_maps(index, {"image_id": names, "saliency_map": saliency_maps})
+        run.directory.write_maps(index, {"image_id": names, "saliency_map": saliency_maps}, lease)
     ordered = [results[image_id] for image_id in rows if image_id in results]
     curves = {key: np.array([one[key] for one in ordered], dtype=np.float32) for key in ("deletion", "insertion")}
     names = np.array([one["image_id"] for one in ordered], dtype=np.str_)
     hits = ordered[0]["hits"] if ordered else np.zeros(0, dtype=np.int64)
-    run.directory.commit(index, {"image_id": names, "hits": hits, **curves}, list(rows.values()))
+    run.directory.commit(index, {"image_id": names, "hits": hits, **curves}, list(rows.values()), lease)
     run.directory.log_timing(
+        index,
         {
             "chunk": index,
-            "images": len(rows),
+            "images": len(decoded),
             "decode_seconds": decode_seconds,
             "explain_seconds": sum(row["explain_seconds"] or 0.0 for row in done),
             "score_seconds": sum(row["score_seconds"] for row in done),
@@ -156,14 +180,10 @@ def _chunk(
             "backwards": sum(row["backwards"] or 0.0 for row in done) / count,
             "peak_memory_mb": peak_memory_mb(run.device),
             "notes": "; ".join(f"{count} {what}" for what, count in evaluate.notes.items()),
-        }
+        },
+        lease,
     )
     return list(rows.values())
-
-
-def _is_done(chunk: Sequence[ImageSource], rows: list[Row]) -> bool:
-    ok = {row["image_id"] for row in rows if row["status"] == "ok"}
-    return all(image.image_id in ok for image in chunk)
 
 
 def _has_maps(directory: RunDirectory, index: int, chunk: Sequence[ImageSource]) -> bool:
@@ -174,15 +194,21 @@ def _has_maps(directory: RunDirectory, index: int, chunk: Sequence[ImageSource])
     return {image.image_id for image in chunk} <= set(by_id(stored, "saliency_map")) | directory.failed_ids(index)
 
 
-def _start(run: Run) -> dict[str, Any]:
+def _start(run: Run, leases: Leases, listing: str, tell: Tell) -> dict[str, Any]:
     """run.json of this run, made by whoever starts it first; sizes stay as they were fixed then."""
-    found = run.directory.read_provenance()
-    if found is None:
-        found = describe(run)
-        run.directory.write_provenance(found)
-    elif found.get("map_key") != run.map_key:
-        raise UserError(
-            f"{run.directory.path / 'run.json'} says map_key={found.get('map_key')}, this run has "
-            f"{run.map_key}: the folder was copied or edited; it is left untouched, set another results_dir"
-        )
+    try:
+        with leases.wait_for("run", tell) as lease:
+            found = run.directory.read_provenance()
+            if found is None:
+                found = describe(run)
+                run.directory.write_provenance(found, lease)
+            elif found.get("map_key") != run.map_key:
+                raise UserError(
+                    f"{run.directory.path / 'run.json'} says map_key={found.get('map_key')}, this run has "
+                    f"{run.map_key}: the folder was copied or edited; it is left untouched, set another results_dir"
+                )
+            run.directory.write_listing(listing, lease)
+            run.directory.write_protocol(plain(asdict(run.protocol)))
+    except LeaseLostError:
+        return _start(run, leases, listing, tell)
     return found

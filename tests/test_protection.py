@@ -80,6 +80,22 @@ def test_an_image_that_fails_the_second_time_keeps_what_it_had(words: list[str],
         assert np.array_equal(after[done[0]][key], before[done[0]][key])
 
 
+def test_a_smaller_limit_takes_no_rows_away(words: list[str], tmp_path: Path) -> None:
+    """Where an image failed the chunk is tried again, and with fewer images than it has."""
+    directory, rows = run(words)
+    order = list(rows)
+    path = tmp_path / "images" / order[0]
+    path.write_bytes(bytes(path.stat().st_size))
+    (directory.protocol_path / "records" / "000000.csv").unlink()
+    _, rows = run(words)
+    assert [row["status"] for row in rows.values()] == ["failed", "ok", "ok"]
+    _, fewer = run(words, "data.limit=2")
+    assert [row["status"] for row in fewer.values()] == ["failed", "ok"]
+    after = directory.read_results(0)
+    assert set(after) == set(order[1:])
+    assert after[order[2]]["row"]["deletion_auc"] == str(rows[order[2]]["deletion_auc"])
+
+
 def test_a_kill_while_a_chunk_is_filled_up(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps are there, rows are not: what the old rows rest on is still theirs, or they are gone."""
     directory, rows = run(words, "data.limit=2")

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from glob import iglob
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +58,15 @@ def appeared(results: Path, pattern: str) -> Callable[[], bool]:
     """Whether there is now a file of this pattern that was not there, or was another, at the time of this call."""
 
     def present() -> set[tuple[str, int, int]]:
-        seen = set()
-        for path in results.glob(f"runs/*/*/*/*/*/{'**/' if not pattern.startswith('**') else ''}{pattern}"):
+        seen: set[tuple[str, int, int]] = set()
+        below = pattern if pattern.startswith("**") else f"**/{pattern}"
+        # Path.glob breaks where a folder goes while it looks.
+        for path in iglob(f"{results}/runs/*/*/*/*/*/{below}", recursive=True, include_hidden=True):  # noqa: PTH207
             try:
-                status = path.stat()
+                status = Path(path).stat()
             except FileNotFoundError:  # renamed into its place in the meantime
                 continue
-            seen.add((str(path), status.st_ino, status.st_mtime_ns))
+            seen.add((path, status.st_ino, status.st_mtime_ns))
         return seen
 
     before = present()

@@ -1,0 +1,111 @@
+"""This process's share of a run: which chunks are missing, and which of them it may compute beside other processes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from .data import ImageSource
+from .lease import Lease, Leases
+from .results import Row, RunDirectory
+
+Report = Callable[[int, list[Row]], None]
+Tell = Callable[[str], None]
+
+
+class Share:
+    """The chunks of a run, some of which this process computes and other processes the rest.
+
+    Attributes:
+        chunks: Images of each.
+        rows: Rows of each that is done, as far as this process knows.
+        missing: Those that were not done when it last looked. A chunk with an image that failed counts as missing at
+            first, so that a run tries again, and as done where another process has committed it since.
+        claimed: Leases on chunks, in the order in which `images` has begun to yield their images.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        leases: Leases,
+        chunks: Sequence[Sequence[ImageSource]],
+        report: Report,
+        tell: Tell,
+    ) -> None:
+        """Look at what is there; `report` and `tell` are those of `runner.execute`."""
+        self.directory = directory
+        self.leases = leases
+        self.chunks = chunks
+        self.report = report
+        self.tell = tell
+        self.claimed: deque[Lease] = deque()
+        self._before = [directory.stamp(i) for i in range(len(chunks))]
+        self.rows = {i: directory.read_rows(i) for i in range(len(chunks))}
+        self.missing = [i for i in range(len(chunks)) if not self._has(i, ("ok",))]
+        self._waits_for: set[str] = set()
+
+    def images(self) -> Iterator[ImageSource]:
+        """Pass once over the missing chunks, and yield the images of those that could be had, claimed one by one."""
+        for chunk in list(self.missing):
+            if self._is_done_elsewhere(chunk):
+                continue
+            lease = self.leases.claim(_name(chunk))
+            if lease is None:
+                continue
+            if lease.taken_over:
+                self.tell(f"chunk {chunk} is taken over from {lease.taken_over}")
+            self.directory.look_anew()
+            if self._is_done_elsewhere(chunk):
+                self.leases.release(lease)
+                continue
+            self.claimed.append(lease)
+            yield from self.chunks[chunk]
+
+    def done(self, lease: Lease, rows: list[Row]) -> None:
+        """A chunk has been committed here."""
+        self.leases.release(lease)
+        self._done(int(lease.name), rows)
+
+    def lost(self, lease: Lease) -> None:
+        """A chunk was taken over while it was computed here: its rows are the other's."""
+        self.leases.release(lease)
+        self.tell(
+            f"chunk {int(lease.name)} was taken over by another process, as this one gave no sign of life; "
+            f"what it did of it is dropped"
+        )
+
+    def wait(self) -> None:
+        """Let a moment pass in which others may finish; says for whom, where that is new."""
+        holders = {str(holder) for chunk in self.missing if (holder := self.leases.holder(_name(chunk)))}
+        if holders - self._waits_for:
+            self.tell(
+                f"waiting for {len(self.missing)} chunks that are being computed by {', '.join(sorted(holders))}; what "
+                f"gives no sign of life is taken over. Ctrl-C leaves, and keeps what is done"
+            )
+        self._waits_for = holders
+        time.sleep(self.leases.pause)
+
+    def _is_done_elsewhere(self, chunk: int) -> bool:
+        if self.directory.stamp(chunk) == self._before[chunk]:
+            return False
+        self.rows[chunk] = self.directory.read_rows(chunk)
+        if not self._has(chunk, ("ok", "failed")):
+            return False
+        self._done(chunk, self.rows[chunk])
+        return True
+
+    def _done(self, chunk: int, rows: list[Row]) -> None:
+        wanted = {image.image_id for image in self.chunks[chunk]}
+        self.rows[chunk] = [row for row in rows if row["image_id"] in wanted]
+        self.missing.remove(chunk)
+        self.report(len(self.chunks[chunk]), self.rows[chunk])
+
+    def _has(self, chunk: int, statuses: Sequence[str]) -> bool:
+        """Whether all images of a chunk have rows of such a status."""
+        there = {row["image_id"] for row in self.rows[chunk] if row["status"] in statuses}
+        return all(image.image_id in there for image in self.chunks[chunk])
+
+
+def _name(chunk: int) -> str:
+    return f"{chunk:06d}"
