@@ -10,8 +10,9 @@ Makes the runs of `igos-bench -m method=... resolution=...` once more in a folde
     threads      1          of the network, 2 in the reference
     batch_size   1, 7, 32   inputs in a micro-batch, 16 in the reference
 
-The first three have to give the same rows, seconds apart; the others the same images and targets, areas of every image
-within 1e-3, and for I-GOS and Mask, which amplify rounding, means within 0.005.
+The first three have to give the same rows, seconds apart, and the same bytes of maps and curves; the others the same
+images and targets, areas of every image within 1e-3, and for I-GOS and Mask, which amplify rounding, means within
+0.005.
 
 Other words: `changes=[...]` for some of them; `threads=2` of the reference; `work=results/repeatability`, where the
 runs are (started again, the script computes only what is missing); anything else is handed to igos-bench, `model=` or
@@ -36,10 +37,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from igos_bench.errors import UserError, first_line, unknown
+from igos_bench.overrides import CONF
 from igos_bench.results import COLUMNS, Row, RunDirectory, read_csv
 from igos_bench.table import write_csv
 
-METHODS = ["excitation_bp", "grad_cam", "igos", "integrated_gradients", "mask", "rise"]
+METHODS = sorted(path.stem for path in Path(CONF, "method").glob("*.yaml"))
 ITERATIVE = ("igos", "mask")
 LARGEST_SHIFT = 1e-3  # of an image's area
 LARGEST_SHIFT_OF_A_MEAN = 0.005  # of the iterative methods
@@ -56,7 +58,7 @@ class Change:
         words: For igos-bench.
         threads: Of the network; None: those of the reference.
         first: Words of a start before that, which leaves the run unfinished.
-        exact: Whether the rows have to be the same.
+        exact: Whether rows, maps and curves have to be the same.
     """
 
     changed: str
@@ -176,6 +178,7 @@ def compare(change: Change, options: Options) -> Iterator[dict[str, Any]]:
             row[f"{kind}_mean"] = float(abs(shifts.mean())) if good else 0.0
         row["same_targets"] = float(np.mean([all(a[key] == b[key] for key in SAME) for a, b in pairs]))
         row["same_rows"] = float(np.mean([timeless(a) == timeless(b) for a, b in pairs]))
+        row["same_bytes"] = arrays(directory) == arrays(other)
         git = made["git"] or {"commit": "", "dirty": False}
         reference = {"threads": made["threads"], "batch_size": made["batch_size"]}
         yield {**row, **machine(), **reference, "commit": git["commit"][:12] + "-dirty" * git["dirty"]}
@@ -210,6 +213,12 @@ def committed(directory: RunDirectory) -> list[Row]:
     return read_csv(directory.protocol_path / "records.csv") or []
 
 
+def arrays(directory: RunDirectory) -> dict[str, bytes]:
+    """The files of maps and curves of a run."""
+    files = [*directory.path.glob("maps/*.npz"), *directory.protocol_path.glob("curves/*.npz")]
+    return {str(file.relative_to(directory.path)): file.read_bytes() for file in files}
+
+
 def timeless(row: Row) -> list[str]:
     """A row without its seconds."""
     return [row[key] for key in COLUMNS if not key.endswith("_seconds")]
@@ -218,7 +227,7 @@ def timeless(row: Row) -> list[str]:
 def within(change: Change, row: dict[str, Any]) -> bool:
     """Whether a comparison keeps the bounds."""
     if change.exact:
-        return bool(row["same_rows"] == 1)
+        return bool(row["same_rows"] == 1 and row["same_bytes"])
     iterative = row["method"] in ITERATIVE
     key, bound = ("mean", LARGEST_SHIFT_OF_A_MEAN) if iterative else ("largest", LARGEST_SHIFT)
     return bool(row["same_targets"] == 1 and max(row[f"deletion_{key}"], row[f"insertion_{key}"]) <= bound)

@@ -72,6 +72,7 @@ def test_the_same_again_is_the_same(real: Path) -> None:
     (row,) = pd.read_csv(real / "table.csv", keep_default_na=False).to_dict("records")
     assert (row["method"], row["resolution"], row["changed"], row["value"], row["n"]) == ("grad_cam", 7, "again", "", 2)
     assert (row["same_rows"], row["same_targets"], row["deletion_largest"], row["insertion_mean"]) == (1, 1, 0, 0)
+    assert row["same_bytes"]
     assert (row["threads"], row["batch_size"]) == (1, 16)
     assert {"machine", "versions", "date", "commit"} <= set(row)
 
@@ -101,8 +102,19 @@ def test_differences_are_what_they_are(folder: Path) -> None:
 def test_seconds_alone_may_differ(folder: Path) -> None:
     edit(folder, lambda rows: rows[0].update(explain_seconds="7"))
     assert compared(folder)["same_rows"] == 1
+    assert repeatability.within(AGAIN, compared(folder))
     edit(folder, lambda rows: rows[0].update(ties="0.5"))
     assert compared(folder)["same_rows"] == 0.5
+
+
+@pytest.mark.parametrize("pattern", ["maps/*.npz", "*/curves/*.npz"])
+def test_a_byte_of_a_map_or_a_curve_is_seen(folder: Path, pattern: str) -> None:
+    (path,) = folder.glob(f"work/again/runs/*/*/*/*/*/{pattern}")
+    path.write_bytes(path.read_bytes() + b"x")
+    row = compared(folder)
+    assert (row["same_rows"], row["same_bytes"]) == (1, False)
+    assert not repeatability.within(AGAIN, row)
+    assert repeatability.within(THREADS, row)
 
 
 def test_another_target_is_seen_and_ends_the_script_with_1(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
