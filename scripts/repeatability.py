@@ -169,9 +169,9 @@ def compare(change: Change, options: Options) -> Iterator[dict[str, Any]]:
             )
         model, data, method, resolution = path.parts[1:5]
         row = {"model": model, "data": data, "method": method, "resolution": int(resolution)}
-        row |= {"changed": change.changed, "value": change.value, "n": len(expected)}
         pairs = list(zip(found, expected, strict=True))
         good = [pair for pair in pairs if {one["status"] for one in pair} == {"ok"}]
+        row |= {"changed": change.changed, "value": change.value, "n": len(good)}
         for kind in ("deletion", "insertion"):
             shifts = np.array([float(a[f"{kind}_auc"]) - float(b[f"{kind}_auc"]) for a, b in good])
             row[f"{kind}_largest"] = float(np.abs(shifts).max(initial=0))
