@@ -1,6 +1,6 @@
 """What every registered method promises, whoever wrote it: see `Method.__call__` and CONTRIBUTING.md.
 
-A new method is tested by being registered; with defaults that take long it also wants a line in `SHORT`.
+A new method is tested by being registered; with defaults that take long it also wants a line in `every_method.SHORT`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import literal
 import numpy as np
 import pytest
 import torch
+from every_method import ITERATIVE, SHORT
 from torch import Tensor, nn
 from torch.nn import functional as F
 from toys import toy_image
@@ -24,15 +25,6 @@ from toys import toy_image
 from igos_bench.evaluate import Evaluator
 from igos_bench.methods import get_method, method_names
 
-# Hyper-parameters that make a method quick; one that is not here runs with its defaults.
-SHORT: dict[str, dict[str, Any]] = {
-    "igos": {"iterations": 2, "path_steps": 2, "smallest_step": 10.0},
-    "mask": {"iterations": 2},
-    "rise": {"masks": 66},
-    "integrated_gradients": {"steps": 3},
-}
-# Their accept-or-reject steps, and Adam's division by a small number, amplify rounding: compared in float64.
-ITERATIVE = ("igos", "mask")
 FROM_THE_MODEL = (224, 112, 28, 14)
 COUNT = 3
 MICRO_BATCH = 2
@@ -189,7 +181,7 @@ def test_the_grad_mode_of_the_caller_has_no_say(name: str, resolution: int) -> N
 
 @every_method
 def test_an_image_alone_gives_what_it_gives_in_a_batch(name: str, resolution: int) -> None:
-    iterative = name in ITERATIVE
+    iterative = name in ITERATIVE  # compared in float64
     setting = Setting(name, resolution, torch.float64 if iterative else torch.float32)
     together, turned = setting.explain(), setting.explain(2, 0, 1)
     tolerance = (1e-9 if iterative else 1e-5) * together.abs().amax((1, 2, 3))
