@@ -213,7 +213,7 @@ def draw(results: list[Result], path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_yticks(range(len(names)), [f"{method}\n{peer}" for method, peer in names], fontsize=8)
     axes[0][0].invert_yaxis()
-    axes[0][-1].legend(loc="lower right", frameon=False)
+    figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="upper right", ncols=2, frameon=False)
     figure.suptitle(f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}", fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
