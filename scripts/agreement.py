@@ -58,7 +58,7 @@ def main() -> int:
         print(f"agreement: {error}", file=sys.stderr)
         return 2
     table.to_csv(options.out, index=False)
-    shown = table.drop(columns=[column for column in table if column.startswith(("reference_", "other_"))])
+    shown = table.drop(columns=[name for name in table if str(name).startswith(("reference_", "other_"))])
     print(shown.to_string(index=False, float_format="{:.4f}".format))
     print(f"written to {options.out}")
     return 0
