@@ -46,6 +46,12 @@ def test_a_sweep_may_have_several_values() -> None:
     check_overrides(["resolution=28,14"], sweep=True)
 
 
+@pytest.mark.parametrize("model", ["efficientnet_lite0", "resnet50", "vgg19", "timm", "torchvision"])
+def test_every_model_can_be_given_weights_with_their_hash(model: str) -> None:
+    words = [f"model={model}", "model.weights=mine.pth", "model.sha256=57934424", "model.architecture=resnet18"]
+    assert compose_config(words).model.sha256 == "57934424"
+
+
 JOBS = [
     "-m",
     "seed=1 seed=2",
