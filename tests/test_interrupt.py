@@ -56,8 +56,11 @@ def stop(process: subprocess.Popen[str], signum: signal.Signals) -> tuple[float,
     """Send a signal; seconds until the end, stdout, stderr."""
     sent = time.monotonic()
     process.send_signal(signum)
-    output, errors = process.communicate(timeout=60)
-    return time.monotonic() - sent, output, errors
+    try:
+        output, errors = process.communicate(timeout=60)
+        return time.monotonic() - sent, output, errors
+    finally:
+        process.kill()
 
 
 def start_stuck(where: str, folder: Path, prepare: Callable[[], None] = listen) -> subprocess.Popen[str]:
