@@ -1,4 +1,4 @@
-"""The commands; with `overrides` the only module that knows Hydra.
+"""The commands; with `overrides` and `words` the only module that knows Hydra.
 
     igos-bench [run] [overrides]     explain and score (the default); -m sweeps
     igos-bench score [overrides]     score the stored maps of the same run again, under another protocol
