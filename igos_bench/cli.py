@@ -1,4 +1,4 @@
-"""The commands; with `overrides` and `composing` the only modules that know Hydra.
+"""The commands; with `overrides`, `words` and `composing` the only modules that know Hydra.
 
     igos-bench [run] [overrides]     explain and score (the default); -m sweeps
     igos-bench score [overrides]     score the stored maps of the same run again, under another protocol

@@ -18,10 +18,11 @@ import agreement
 MODEL = "mobilenetv3_small_050"
 
 
-def run(results_dir: Path, *words: str) -> None:
+def run(monkeypatch: pytest.MonkeyPatch, results_dir: Path, *words: str) -> None:
     usual = ["method=integrated_gradients", "resolution=224", "model=timm", f"model.architecture={MODEL}"]
     usual += ["model.weights=null", "protocol.n_steps=4", f"results_dir={results_dir}"]
-    assert cli.main([*usual, *words]) == 0
+    monkeypatch.setattr(sys, "argv", ["igos-bench", *usual, *words])
+    assert cli.main() == 0
 
 
 def compared(monkeypatch: pytest.MonkeyPatch, results_dir: Path, *words: str) -> int:
@@ -35,11 +36,11 @@ def compared(monkeypatch: pytest.MonkeyPatch, results_dir: Path, *words: str) ->
 def test_means_and_images_that_both_sides_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(tmp_path, "data.limit=3")
+    run(monkeypatch, tmp_path, "data.limit=3")
     assert compared(monkeypatch, tmp_path, "other.precision=bf16") == 2
     assert "has no run in bf16" in capsys.readouterr().err
-    run(tmp_path, "data.limit=2", "precision=bf16")
-    run(tmp_path, "data.limit=2", "precision=bf16", "method.steps=3")  # not the method as `conf/` has it
+    run(monkeypatch, tmp_path, "data.limit=2", "precision=bf16")
+    run(monkeypatch, tmp_path, "data.limit=2", "precision=bf16", "method.steps=3")  # not the method as `conf/` has it
 
     areas = {}
     for path in tmp_path.glob("runs/*/*/*/*/*/paper-*/records.csv"):

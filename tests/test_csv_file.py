@@ -67,8 +67,8 @@ def test_an_image_named_like_a_formula_is_itself_in_the_table(tmp_path: Path) ->
     directory.write_listing("".join(f"{name}\n" for name in [*names, "longer than the first listing"]))
     row = {"status": "ok", "error": "", "deletion_auc": 0.1, "insertion_auc": -0.5}
     directory.commit(0, {}, [{**row, "image_id": name} for name in names])
-    records = directory.merge_records()
-    assert directory.merge_records().read_bytes() == records.read_bytes(), "nothing is escaped twice"
+    records = directory.merge()
+    assert directory.merge().read_bytes() == records.read_bytes(), "nothing is escaped twice"
     lines = records.read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["image_id", "'=HYPERLINK(1).png", "''-2+3.png"]
     assert lines[1].split(",")[COLUMNS.index("insertion_auc")] == "-0.5"
@@ -81,7 +81,7 @@ def test_an_image_named_like_a_formula_is_itself_in_the_table(tmp_path: Path) ->
 def test_a_carriage_return_in_a_reason_tears_no_row(tmp_path: Path) -> None:
     directory = leave_run(tmp_path, "igos", 28, [(0.1, 0.5)])
     directory.commit(0, {}, [{"image_id": "a", "status": "failed", "error": "bad\rmarker \n=1"}])
-    (row,) = read_csv(directory.merge_records()) or []
+    (row,) = read_csv(directory.merge()) or []
     assert row["error"] == "bad\rmarker \n=1"
 
 

@@ -77,7 +77,9 @@ def test_layers_are_seen_through_it(library: object, architecture: str, layers: 
         handle.remove()
         assert not calls, "the network itself was run"
         for ours, theirs in zip(found, expected, strict=True):
-            assert (ours - theirs).norm() < 1e-2 * theirs.norm()  # rounding moves activations over a ReLU's kink
+            # Rounding moves a few activations over a ReLU's kink: they are few, and the others agree.
+            assert (ours - theirs).abs().median() < 1e-4 * theirs.abs().mean()
+            assert (ours - theirs).norm() < 2e-2 * theirs.norm()
 
 
 def test_a_layer_that_folding_changed_is_read_in_the_network() -> None:

@@ -73,7 +73,7 @@ def test_the_same_again_is_the_same(real: Path) -> None:
     assert (row["method"], row["resolution"], row["changed"], row["value"], row["n"]) == ("grad_cam", 7, "again", "", 2)
     assert (row["same_rows"], row["same_targets"], row["deletion_largest"], row["insertion_mean"]) == (1, 1, 0, 0)
     assert row["same_bytes"]
-    assert (row["threads"], row["batch_size"]) == (1, 16)
+    assert (row["threads"], row["batch_size"]) == (1, 32)
     assert {"machine", "versions", "date", "commit"} <= set(row)
 
 

@@ -71,7 +71,7 @@ def test_a_file_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(
-        UserError, match=r"cannot write .*file: No space left on device. What was computed before is kept"
+        UserError, match=r"cannot write .*file: No space left on device. What was finished before is kept"
     ):
         write_atomically(path, b"new")
     assert [one.name for one in path.parent.iterdir()] == ["file"] and path.read_bytes() == b"older"
@@ -102,7 +102,7 @@ def test_what_is_committed_is_read_again(directory: RunDirectory) -> None:
     assert np.array_equal(result["insertion"], CURVES["insertion"][0])
     assert [list(chunk) for chunk in directory.results()] == [["a"]]
     assert directory.failed_ids(0) == {"b"}
-    assert directory.merge_records().read_text() == (directory.protocol_path / "records" / "000000.csv").read_text()
+    assert directory.merge().read_text() == (directory.protocol_path / "records" / "000000.csv").read_text()
 
 
 def test_another_protocol_is_another_folder(directory: RunDirectory) -> None:
@@ -115,7 +115,7 @@ def test_another_protocol_is_another_folder(directory: RunDirectory) -> None:
 def test_records_are_merged_in_the_order_of_chunks(directory: RunDirectory) -> None:
     directory.commit(10, {}, [{"image_id": "z", "status": "ok"}])
     directory.commit(2, {}, [{"image_id": "m", "status": "ok"}])
-    rows = read_csv(directory.merge_records())
+    rows = read_csv(directory.merge())
     assert rows is not None and [row["image_id"] for row in rows] == ["a", "b", "m", "z"]
 
 
@@ -137,11 +137,13 @@ def test_provenance_and_protocol_are_json(directory: RunDirectory) -> None:
 
 def test_timing_is_a_line_a_chunk(directory: RunDirectory) -> None:
     for chunk in range(2):
-        directory.log_timing(dict.fromkeys(TIMING_COLUMNS, chunk))
+        directory.log_timing(chunk, dict.fromkeys(TIMING_COLUMNS, chunk))
+    directory.merge()
     lines = (directory.path / "timing.csv").read_text().splitlines()
     assert lines == [",".join(TIMING_COLUMNS), ",".join("0" * len(TIMING_COLUMNS)), ",".join("1" * len(TIMING_COLUMNS))]
-    with pytest.raises(UserError, match="cannot write .*nowhere/timing.csv: No such file"):
-        RunDirectory(directory.path / "nowhere", "paper-0123").log_timing({})
+    (directory.path / "a file").write_text("")
+    with pytest.raises(UserError, match="cannot write .*a file/timing/000000.csv: (Not a directory|File exists)"):
+        RunDirectory(directory.path / "a file", "paper-0123").log_timing(0, {})
 
 
 @pytest.mark.parametrize("name", ["maps/000000.npz", "paper-0123/curves/000000.npz", "paper-0123/records/000000.csv"])

@@ -44,7 +44,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "data.limit=1",
         "model.weights=null",
         # Without biases, what multiplies the input multiplies the logits; else I-GOS's steps are lost in rounding.
-        "+model.std=[0.002,0.002,0.002]",
+        "model.std=[0.002,0.002,0.002]",
         "protocol.n_steps=4",
         f"results_dir={folder / 'out'}",
     ]
