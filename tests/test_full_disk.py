@@ -102,10 +102,11 @@ def test_a_run_goes_on_once_it_can_write_again(tmp_path: Path, disk: Path) -> No
 
 
 def is_one_line(errors: str, results: Path, *parts: str) -> None:
-    assert len(errors.splitlines()) == 1, errors
-    assert errors.startswith(f"igos-bench: cannot write {results}/runs/"), errors
+    # A lease could not be given back either on a disk that is read-only.
+    (line,) = [line for line in errors.splitlines() if "is taken over from" not in line]
+    assert line.startswith(f"igos-bench: cannot write {results}/runs/"), errors
     for part in (*parts, "What was finished before is kept", "start the same command again"):
-        assert part in errors
+        assert part in line
 
 
 def test_wherever_room_runs_out_every_file_is_whole(disk: Path) -> None:

@@ -21,7 +21,7 @@ from igos_bench.methods import Igos
 from igos_bench.show import find_run, shown
 
 ROOT = Path(__file__).parent.parent
-MODEL = ("model=timm", "model.architecture=test_resnet", "model.weights=null")
+MODEL = ("model=timm", "model.architecture=test_resnet", "model.weights=null", "model.std=[0.002,0.002,0.002]")
 QUICK = ("method.iterations=1", "method.path_steps=2", "protocol.n_steps=4", "device=cpu")
 
 
