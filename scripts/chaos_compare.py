@@ -27,7 +27,7 @@ def torn(results: Path) -> list[str]:
 
 
 def committed(results: Path) -> dict[Path, bytes]:
-    """The rows of the chunks that are done, seconds and all; also of a run that is running, whose leases come and go."""
+    """The rows of the chunks that are done, seconds and all; also while the run goes on, whose leases come and go."""
     return {path: path.read_bytes() for path in results.glob("runs/*/*/*/*/*/*/records/[0-9]*.csv")}
 
 
