@@ -232,6 +232,7 @@ def test_live_work_is_waited_for_and_ctrl_c_leaves(
     waiting = subprocess.Popen(
         [sys.executable, "-m", "igos_bench", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it in the background
     )  # fmt: skip
     assert waiting.stderr
     line = waiting.stderr.readline()
