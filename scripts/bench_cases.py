@@ -127,7 +127,7 @@ def igos(block: Block) -> Case:
     """I-GOS beside the literal loop."""
     iterations, path_steps = block.setting.igos_iterations, block.setting.path_steps
     method = Igos(iterations=iterations, path_steps=path_steps)
-    subject, evaluate = block.subject(block.setting.images, method), evaluator(block.run, "igos")
+    subject, evaluate = block.subject(block.setting.together, method), evaluator(block.run, "igos")
     l1, l2 = method.lambdas[RESOLUTION]
     return Case(
         method=method.name,
@@ -151,7 +151,7 @@ def mask(block: Block) -> Case:
     """Mask beside the literal loop."""
     iterations = block.setting.mask_iterations
     method = Mask(iterations=iterations)
-    subject, evaluate = block.subject(block.setting.images, method), evaluator(block.run, "mask")
+    subject, evaluate = block.subject(block.setting.together, method), evaluator(block.run, "mask")
     l1, l2 = method.lambdas[RESOLUTION]
     call = partial(peers.literal_mask, subject, RESOLUTION, l1, l2, iterations)
     return Case(

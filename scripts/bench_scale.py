@@ -51,7 +51,7 @@ WORDS = [
     *("model=timm", "model.architecture=test_byobnet", "model.weights=null", "data=folder"),
     *("method=grad_cam", "resolution=7", "protocol.n_steps=1"),
 ]
-WARM_UP = 100  # images of a run before the first one that counts: until the allocator has what it needs
+WARM_UP = 500  # images of a run before the first one that counts: until the allocator has what it needs
 
 
 @dataclass

@@ -31,7 +31,8 @@ class Setting:
     """How much is run on one network.
 
     Attributes:
-        images: Of I-GOS, Mask, Integrated Gradients and the metric; RISE has one.
+        images: Of Integrated Gradients and the metric; RISE has one.
+        together: Of I-GOS and Mask, whose images share micro-batches: a run's chunk has ten.
         batch: Images of Grad-CAM and Excitation BP.
         igos_iterations, mask_iterations: Of 15 and 500.
         path_steps: Of I-GOS and Integrated Gradients, of 20.
@@ -43,6 +44,7 @@ class Setting:
     """
 
     images: int
+    together: int
     batch: int
     igos_iterations: int
     mask_iterations: int
@@ -55,18 +57,18 @@ class Setting:
 
 
 FULL = {
-    "efficientnet_lite0": Setting(4, 8, 2, 3, 20, 200, 50, 48, (1, 2, 4, 8, 16, 32), 3),
-    "vgg19": Setting(1, 4, 1, 2, 20, 32, 12, 12, (1, 2, 4, 8, 16, 32), 3),
+    "efficientnet_lite0": Setting(4, 10, 8, 1, 3, 20, 200, 50, 48, (1, 2, 4, 8, 16, 32), 3),
+    "vgg19": Setting(1, 2, 4, 1, 2, 20, 32, 12, 12, (1, 2, 4, 8, 16, 32), 3),
 }
 QUICK = {
-    "efficientnet_lite0": Setting(2, 4, 1, 3, 20, 50, 12, 12, (1, 2, 4, 8), 2),
-    "vgg19": Setting(1, 2, 1, 1, 5, 8, 4, 6, (1, 2, 4), 1),
+    "efficientnet_lite0": Setting(2, 4, 4, 1, 3, 10, 50, 12, 12, (1, 8), 2),
+    "vgg19": Setting(1, 1, 2, 1, 1, 4, 4, 4, 6, (1, 4), 1),
 }
 
 
 def start(network: str, precision: Precision, setting: Setting, folder: Path) -> Run:
     """The network and the first images of the sample; VGG19 with random weights, which are put into `folder`."""
-    limit = max(setting.images, setting.batch)
+    limit = max(setting.images, setting.together, setting.batch)
     words = [f"model={network}", f"precision={precision.value}", f"data.limit={limit}"]
     if network == "vgg19":
         weights = folder / "vgg19.pt"
