@@ -203,7 +203,7 @@ some_yaml = st.tuples(
     st.sampled_from(GROUPS).flatmap(lambda group: st.tuples(st.just(group), yaml_files(group))),
     st.booleans(),
 )
-FEW = settings(max_examples=50, deadline=None, derandomize=True, database=None, phases=[Phase.generate, Phase.shrink])
+FEW = settings(max_examples=25, deadline=None, derandomize=True, database=None, phases=[Phase.generate, Phase.shrink])
 MANY = settings(FEW, max_examples=3000, derandomize=False)
 HOW_MANY = [FEW, pytest.param(MANY, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
 
