@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 from itertools import islice
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from .config import RunConfig
 from .data import Manifest, read_manifest, warn_of_others
+from .errors import say, tell
 from .evaluate import Evaluator
 from .images import stream
 from .models import load_classifier
@@ -27,16 +27,16 @@ def check_data(config: RunConfig) -> int:
     """Print what was found; return 0, or 3 where there is something to look at. Raises UserError as a run would."""
     manifest = read_manifest(replace(config.data, limit=None))
     requested = len(manifest.take(config.data.limit))
-    print(f"layout    {manifest.layout}")
-    print(
+    say(f"layout    {manifest.layout}")
+    say(
         f"images    {len(manifest.images):,} found, {requested:,} would run, sha256 of their ids {manifest.sha256[:12]}"
     )
-    print(f"labels    {manifest.labels or 'none; runs need none: the target is the predicted class'}", flush=True)
+    say(f"labels    {manifest.labels or 'none; runs need none: the target is the predicted class'}")
     if config.data.layout == "imagenet" and config.data.limit:
         warn_of_others(manifest.take(config.data.limit))
     warnings = _decode_and_recognise(config, manifest)
     for warning in warnings:
-        print(f"igos-bench: {warning}", file=sys.stderr)
+        tell(warning)
     return 3 if warnings else 0
 
 
@@ -60,9 +60,9 @@ def _decode_and_recognise(config: RunConfig, manifest: Manifest) -> list[str]:
         failed[SHOWN:] = [f"and {len(failed) - SHOWN} more of {len(sample)} do not decode"]
     if failed:
         failed.append("fetch these again, or leave them out with data.list=FILE, a file of the ids to take")
-    print(f"decoding  {len(good)} of {len(sample)} images of a random sample", flush=True)
+    say(f"decoding  {len(good)} of {len(sample)} images of a random sample")
     if not good or None in labels:
-        print("accuracy  not checked: there are no labels" if good else "accuracy  not checked: no image decodes")
+        say("accuracy  not checked: there are no labels" if good else "accuracy  not checked: no image decodes")
         return failed
     classifier = load_classifier(config.model, device, precision=config.precision, seed=config.seed)
     evaluate = Evaluator(classifier.network, classifier.fast_network, precision=config.precision)
@@ -70,7 +70,7 @@ def _decode_and_recognise(config: RunConfig, manifest: Manifest) -> list[str]:
     share = float((predicted == torch.tensor(labels)).double().mean())
     published = config.model.top1
     known = f", published {published:.1f} %" if published is not None else ""
-    print(f"accuracy  {100 * share:.1f} % top-1 of {classifier.name} on {len(good)} images{known}")
+    say(f"accuracy  {100 * share:.1f} % top-1 of {classifier.name} on {len(good)} images{known}")
     return failed + judge(100 * share, len(good), published)
 
 

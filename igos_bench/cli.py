@@ -29,7 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .config import RunConfig
-from .errors import IncompleteError, UserError, tell, unknown
+from .errors import IncompleteError, UserError, WriteError, lose_words, lost_words, say, tell, unknown
 
 if TYPE_CHECKING:
     from .cells import Cell
@@ -41,7 +41,15 @@ COMMANDS = ("run", "score", "table", "compare", "show", "plan", "check-data")
 
 def main() -> int:
     """Run the command that the command line asks for; return its exit code."""
-    words = sys.argv[1:]
+    code = _command(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        lose_words(error)
+    return code or lost_words()
+
+
+def _command(words: list[str]) -> int:
     command = "run"
     warnings.showwarning = lambda message, *_args, **_kwargs: tell(message)
     try:
@@ -50,7 +58,7 @@ def main() -> int:
             if command not in COMMANDS:
                 raise UserError(unknown("command", command, COMMANDS))
         if {"--help", "-h"} & set(words):
-            print(__doc__)
+            say(__doc__)
             return 0
         if command == "show":
             return _show(words)
@@ -58,9 +66,6 @@ def main() -> int:
     except UserError as error:
         tell(error)
         return error.code
-    except BrokenPipeError:  # `igos-bench table | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 class _Parser(argparse.ArgumentParser):
@@ -96,13 +101,23 @@ def _run(command: str, words: list[str]) -> int:
         jobs.attempt(config, work)
 
     logging.getLogger("hydra").setLevel(logging.ERROR)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # it raises what breaks, instead of printing some of it
     with TemporaryDirectory() as folder:
         # Flags first: Hydra's own parser takes no override after a flag that follows one.
         flags = ["--multirun"] * asked.multirun + (["--config-dir", asked.config_dir] if asked.config_dir else [])
         # Results have folders of their own: those of a sweep would only be empty.
         nowhere = [f"hydra.sweep.dir={folder}"] * (not any(word.startswith("hydra") for word in asked.overrides))
         sys.argv = [sys.argv[0], *flags, *asked.overrides, *nowhere]
-        hydra.main(config_path=CONF, config_name="config", version_base="1.3")(job)()
+        try:
+            hydra.main(config_path=CONF, config_name="config", version_base="1.3")(job)()
+        except OSError as error:
+            if not asked.multirun:
+                raise
+            # What breaks in a sweep's jobs is theirs: only its own folder is left.
+            raise WriteError(
+                f"cannot write {error.filename}, the folder of the sweep: {error.strerror}; choose another with "
+                "hydra.sweep.dir=FOLDER or leave that out"
+            ) from error
     return jobs.end()
 
 
@@ -122,7 +137,7 @@ def _plan(asked: argparse.Namespace, jobs: Jobs) -> int:
     for config in compose_jobs(asked.overrides, asked.config_dir, sweep=asked.multirun):
         jobs.attempt(config, work)
     if planned:
-        print(printed(planned))
+        say(printed(planned))
     return jobs.end()
 
 
@@ -178,7 +193,7 @@ def _show(words: list[str]) -> int:
             f"`show` takes one RUN_KEY, the first digits of one or a run's folder, found {' '.join(asked) or 'none'}: "
             "the last column of `igos-bench table` has the keys"
         )
-    print(shown(find_run(asked[0], Path(options[-1] if options else "results"))))
+    say(shown(find_run(asked[0], Path(options[-1] if options else "results"))))
     return 0
 
 
@@ -197,9 +212,9 @@ def _read(command: str, words: list[str]) -> int:
     cells = read_cells(results_dir, allow_partial=allow_partial == "true")
     partial = sum(not cell.complete for cell in cells)
     written = _write_table(cells, results_dir) if command == "table" else _write_comparison(cells, results_dir)
-    print(f"\nwritten to {', '.join(map(str, written))}")
+    say(f"\nwritten to {', '.join(map(str, written))}")
     if partial:
-        print(f"igos-bench: {partial} of {len(cells)} cells are incomplete", file=sys.stderr)
+        tell(f"{partial} of {len(cells)} cells are incomplete")
     return 0
 
 
@@ -209,8 +224,8 @@ def _write_table(cells: list[Cell], results_dir: Path) -> list[Path]:
     from .table import make_table, printed, write_csv
 
     table = make_table(cells)
-    print(printed(table))
-    print("\npaper: Table 1 of the I-GOS paper, VGG19 on 5,000 ImageNet validation images")
+    say(printed(table))
+    say("\npaper: Table 1 of the I-GOS paper, VGG19 on 5,000 ImageNet validation images")
     paths = [results_dir / f"table.{kind}" for kind in ("csv", "md", "tex")]
     write_csv(table, paths[0])
     write_atomically(paths[1], markdown(table).encode())
@@ -223,6 +238,6 @@ def _write_comparison(cells: list[Cell], results_dir: Path) -> list[Path]:
     from .table import write_csv
 
     comparison = compare(cells)
-    print(printed(comparison))
+    say(printed(comparison))
     write_csv(comparison, results_dir / "comparison.csv")
     return [results_dir / "comparison.csv"]

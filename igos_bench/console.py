@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .config import Timing
+from .errors import one_line, say, tell
 from .prepare import Run
 from .results import Row, ok_rows
 
@@ -18,11 +19,10 @@ def print_header(command: str, run: Run) -> None:
     config = run.config
     single = " timing=single" if config.timing is Timing.single else ""
     maps = f" maps={run.maps.folder}" if run.maps else ""
-    print(
+    say(
         f"{command}: method={run.method.name} resolution={config.resolution} model={run.classifier.name} "
         f"data={run.manifest.name} ({len(run.images)} images) protocol={run.protocol.name} "
-        f"device={run.device} precision={config.precision.value} seed={config.seed}{single}{maps}",
-        flush=True,
+        f"device={run.device} precision={config.precision.value} seed={config.seed}{single}{maps}"
     )
 
 
@@ -42,7 +42,7 @@ class Progress:
         resumed, self.called = not self.called, True
         self.rows.extend(rows)
         if resumed and count:
-            print(f"resumed {count}/{self.total}", flush=True)
+            say(f"resumed {count}/{self.total}")
             self.bar.initial = count  # so that the rate is that of this run
         self.bar.update(count)
         ok = ok_rows(self.rows)
@@ -57,11 +57,11 @@ class Progress:
                 "scoring": mean(ok_rows(rows), "score_seconds"),
             }
             times = ", ".join(f"{s:.2f} s {what}" for what, s in seconds.items() if not math.isnan(s))
-            print(f"{len(self.rows)}/{self.total} images: {means}{f'; {times} an image' * bool(times)}", flush=True)
+            say(f"{len(self.rows)}/{self.total} images: {means}{f'; {times} an image' * bool(times)}")
 
     def tell(self, message: str) -> None:
         """A line that is no progress."""
-        self.bar.write(f"igos-bench: {message}", file=sys.stderr)
+        self.bar.write(f"igos-bench: {one_line(message)}", file=sys.stderr)
 
     def close(self) -> None:
         """End the bar's line."""
@@ -75,22 +75,19 @@ def print_summary(rows: list[Row], directory: Path, records: Path) -> int:
         for key, better in (("deletion", "lower"), ("insertion", "higher")):
             centre, error = mean(ok, f"{key}_auc"), standard_error(ok, f"{key}_auc")
             spread = f" ± {error:.4f} (standard error, {len(ok)} images" if len(ok) > 1 else " (1 image"
-            print(f"{key:10}{centre:.4f}{spread}; {better} is better)")
+            say(f"{key:10}{centre:.4f}{spread}; {better} is better)")
         explain, score = mean(ok, "explain_seconds"), mean(ok, "score_seconds")
         explained = not math.isnan(explain)  # else the maps were there already
-        print(f"seconds   {f'{explain:.2f} explaining, ' if explained else ''}{score:.2f} scoring an image")
+        say(f"seconds   {f'{explain:.2f} explaining, ' if explained else ''}{score:.2f} scoring an image")
         if explained:
             passes = mean(ok, "forwards"), mean(ok, "backwards")
-            print(f"passes    {passes[0]:.1f} forward, {passes[1]:.1f} backward explaining an image")
-    print(f"maps      {directory / 'maps'}\nrecords   {records}")
-    print("next      `igos-bench table` makes the table of all runs")
+            say(f"passes    {passes[0]:.1f} forward, {passes[1]:.1f} backward explaining an image")
+    say(f"maps      {directory / 'maps'}\nrecords   {records}")
+    say("next      `igos-bench table` makes the table of all runs")
     for row in failed:
-        print(f"failed    {row['image_id']}: {row.get('error')}", file=sys.stderr)
+        print(one_line(f"failed    {row['image_id']}: {row.get('error')}"), file=sys.stderr)
     if failed:
-        print(
-            f"igos-bench: {len(failed)} of {len(rows)} images failed; the same command tries them again",
-            file=sys.stderr,
-        )
+        tell(f"{len(failed)} of {len(rows)} images failed; the same command tries them again")
     return 3 if failed else 0
 
 

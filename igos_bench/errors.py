@@ -1,6 +1,7 @@
 """The errors that are written for people, and the words they share."""
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -48,6 +49,32 @@ class ImageError(Exception):
 def tell(message: object) -> None:
     """Print one line on stderr, whatever the message quotes."""
     print(f"igos-bench: {one_line(str(message))}", file=sys.stderr)
+
+
+def say(text: object) -> None:
+    """Print on stdout. Where that cannot be written, work goes on without it: `lost_words` knows."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        lose_words(error)
+
+
+def lose_words(error: OSError) -> None:
+    """Say on stderr why stdout has no more of it, and print into nothing from here on."""
+    if not isinstance(error, BrokenPipeError):  # `igos-bench table | head` has seen enough
+        tell(f"cannot print any more: {error.strerror}; what is asked for is done all the same")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _lost.append(error)
+
+
+def lost_words() -> int:
+    """Exit code of a command that could not print everything: 0 if it could, 1 if nobody listened, 4 else."""
+    if not _lost:
+        return 0
+    return 1 if isinstance(_lost[0], BrokenPipeError) else WriteError.code
+
+
+_lost: list[OSError] = []
 
 
 def one_line(text: str) -> str:

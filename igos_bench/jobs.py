@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import RunConfig
-from .errors import IncompleteError, UnavailableError, UserError, tell
+from .errors import IncompleteError, UnavailableError, UserError, say, tell
 from .overrides import typed
 
 
@@ -61,7 +61,7 @@ class Jobs:
         """Sum up a sweep; return the exit code."""
         count = sum(map(len, self.failed.values()))
         if self.sweep:
-            print(f"\n{self.done} cells without a failure, {self.unavailable} not available, {count} failed")
+            say(f"\n{self.done} cells without a failure, {self.unavailable} not available, {count} failed")
             for (reason, code), names in self.failed.items():
                 tell(f"failed with {code}: {', '.join(names)}: {reason}")
         return max((code for _, code in self.failed), default=0)

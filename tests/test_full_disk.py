@@ -133,3 +133,36 @@ def fill(disk: Path, pages: int) -> None:
     (disk / "ballast").write_bytes(b"")
     room = os.statvfs(disk)
     (disk / "ballast").write_bytes(bytes(room.f_bavail * room.f_frsize - pages * PAGE))
+
+
+def test_where_nothing_can_be_printed_the_work_is_done_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.radial_gradient("L").save(tmp_path / "images" / "one.png")
+
+    def ask(words: list[str], stdout: int | str) -> tuple[int, str]:
+        with open(stdout, "w") as output:  # noqa: PTH123
+            ended = subprocess.run(
+                [sys.executable, "-m", "igos_bench", *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=output, stderr=subprocess.PIPE, text=True, check=False,
+            )  # fmt: skip
+        return ended.returncode, ended.stderr
+
+    said = "igos-bench: cannot print any more: No space left on device; what is asked for is done all the same\n"
+    assert ask([*QUICK], "/dev/full") == (4, said)
+    assert len(committed(tmp_path / "results")) == 1
+    assert ask(["--help"], "/dev/full") == (4, said)
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert ask(["--help"], writing) == (1, ""), "nobody listens, who has nothing to be told"
+
+
+def test_a_sweep_s_own_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    words = ["-m", *QUICK, "seed=0,1", "hydra.sweep.dir=file/x"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "igos_bench", *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 4 and line.startswith("igos-bench: cannot write "), line
+    assert "file/x, the folder of the sweep: Not a directory; choose another with hydra.sweep.dir=FOLDER" in line
