@@ -68,9 +68,20 @@ def _code_and_machine(run: Run) -> dict[str, Any]:
         "versions": _versions(type(run.method).__module__),
         "device": str(run.device),
         "machine": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(run.device),
         "threads": torch.get_num_threads(),
     }
+
+
+def processor(device: torch.device) -> str:
+    """The name of what the network runs on: the GPU's, else the machine's processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def now() -> str:

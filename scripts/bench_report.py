@@ -12,7 +12,7 @@ import matplotlib
 import pandas as pd
 import torch
 
-from igos_bench.provenance import git_state, now
+from igos_bench.provenance import git_state, now, processor
 from igos_bench.rates import Rate
 
 matplotlib.use("agg")
@@ -97,12 +97,15 @@ class Result:
         )
 
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def machine() -> dict[str, Any]:
     """What stands beside every number."""
     git = git_state()
     dirty = "-dirty" if git and git["dirty"] else ""
     return {
-        "machine": processor(),
+        "machine": processor(DEVICE),
         "threads": torch.get_num_threads(),
         "versions": "; ".join(
             [f"python {platform.python_version()}", *(f"{name} {_version(name)}" for name in PACKAGES)]
@@ -110,15 +113,6 @@ def machine() -> dict[str, Any]:
         "date": now(),
         "commit": f"{git['commit'][:12]}{dirty}" if git else "",
     }
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def write_csv(ceilings: list[Ceiling], results: list[Result], path: Path) -> None:
@@ -214,7 +208,7 @@ def draw(results: list[Result], path: Path) -> None:
     axes[0][0].set_yticks(range(len(names)), [f"{method}\n{peer}" for method, peer in names], fontsize=8)
     axes[0][0].invert_yaxis()
     figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="upper right", ncols=2, frameon=False)
-    figure.suptitle(f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}", fontsize=9)
+    figure.suptitle(f"{processor(DEVICE)}, {torch.get_num_threads()} threads, torch {torch.__version__}", fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)

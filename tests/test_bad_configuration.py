@@ -204,7 +204,7 @@ some_yaml = st.tuples(
     st.booleans(),
 )
 FEW = settings(max_examples=25, deadline=None, derandomize=True, database=None, phases=[Phase.generate, Phase.shrink])
-MANY = settings(FEW, max_examples=3000, derandomize=False)
+MANY = settings(FEW, max_examples=1000, derandomize=False)
 HOW_MANY = [FEW, pytest.param(MANY, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
 
 
@@ -273,6 +273,7 @@ HOSTILE = {
     "name with NUL": ("protocol", 'name: "a\\0b"', "protocol.name='a\\x00b' becomes the name of a folder"),
     "name with a line end": ("protocol", 'name: "a\\n"', "protocol.name='a\\n' becomes the name of a folder"),
     "name like a flag": ("protocol", "name: -rf", "protocol.name='-rf' becomes the name of a folder"),
+    "list as a name": ("method", "name: [a]", "the method's YAML has name: ['a']"),
     "name of a method": ("method", "name: ../../x", "unknown method '../../x'"),
     "name of data": ("data", "layout: folder\nroot: null\nname: ../x", "data.name='../x' becomes the name of a folder"),
 }
