@@ -9,6 +9,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from .fold import ReLU6, SameConvolution
+from .leading import leading_convolutions
 from .onednn import RELU, RELU6, FusedConvolution, Rectifier
 
 _MODULES: dict[type[nn.Module], Rectifier] = {nn.ReLU: RELU, nn.ReLU6: RELU6, ReLU6: RELU6}
@@ -18,9 +19,11 @@ _FUNCTIONS = {torch.relu: RELU, F.relu: RELU, F.relu6: RELU6}
 def fuse(traced: fx.GraphModule, dtype: torch.dtype) -> int:
     """Replaces every convolution of a traced network, with the ReLU that alone reads it; returns how many.
 
-    With bfloat16 the linear layers' weights become that too, so that autocast has nothing to convert in each call.
+    With bfloat16 the leading convolutions stay in float32, and the linear layers' weights become bfloat16 too, so that
+    autocast has nothing to convert in each call.
     """
     graph = traced.graph
+    in_float32 = leading_convolutions(traced) if dtype is not torch.float32 else []
     modules = dict(traced.named_modules())
     for node in list(graph.nodes):  # what stands between a convolution and its ReLU and does nothing
         if node.op == "call_module" and isinstance(modules[str(node.target)], nn.Identity):
@@ -33,7 +36,7 @@ def fuse(traced: fx.GraphModule, dtype: torch.dtype) -> int:
             rectifiers[node],
             owns_gradient=len(node.users) == 1 and next(iter(node.users)) in rectifiers,
             reads_rectified=rectifiers.get(cast(fx.Node, node.args[0])) is not None,
-            dtype=dtype,
+            dtype=torch.float32 if node in in_float32 else dtype,
         )
         name = f"fused_{node.name}"
         traced.add_submodule(name, fused)
