@@ -79,16 +79,12 @@ def _run(command: str, words: list[str]) -> int:
     from .data import read_once
     from .jobs import Jobs
     from .overrides import CONF, check_overrides
-    from .shard import spread
 
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("-cd", "--config-dir")
     parser.add_argument("overrides", nargs="*")
     asked = parser.parse_intermixed_args(words)
-    # A plan is of whole cells, however many jobs they are spread over.
-    words = asked.overrides if command != "plan" else [word for word in asked.overrides if not word.startswith("shard")]
-    asked.overrides = spread(words, sweep=asked.multirun)
     check_overrides(asked.overrides, asked.config_dir, sweep=asked.multirun)
     _check_maps(command, asked.overrides)
     jobs = Jobs(sweep=asked.multirun)
@@ -177,7 +173,7 @@ def _explain_and_score(command: str, config: RunConfig, read: Read, config_dir: 
 
     run = prepare(config, read, config_dir)
     print_header(command, run)
-    progress = Progress(len(run.own_images))
+    progress = Progress(len(run.images))
     try:
         outcome = execute(run, progress, explain=command == "run", tell=progress.tell)
     finally:

@@ -129,8 +129,6 @@ class RunConfig:
     `maps`: a folder of saliency maps that were made elsewhere, and `name`, what the table calls them; they stand for
     `method` and `resolution`.
 
-    `shard`: this process computes every n-th chunk, see `shard`; it is part of no key.
-
     `lease_seconds`: several processes may share a run directory, each chunk being computed by one of them. One that has
     given no sign of life for so long loses its chunk to another; what it still writes of it is dropped. A process that
     has ended on the same machine loses it at once. Take at least 120 on NFS, whose clients remember for up to a minute.
@@ -150,7 +148,6 @@ class RunConfig:
     seed: int = 0
     chunk_size: int | None = None
     timing: Timing = Timing.chunk
-    shard: str | None = None
     lease_seconds: float = 300.0
     results_dir: str = "results"
 

@@ -19,11 +19,10 @@ def print_header(command: str, run: Run) -> None:
     config = run.config
     single = " timing=single" if config.timing is Timing.single else ""
     maps = f" maps={run.maps.folder}" if run.maps else ""
-    shard = f" shard={run.shard} ({len(run.own_images)} images)" if str(run.shard) else ""
     say(
         f"{command}: method={run.method.name} resolution={config.resolution} model={run.classifier.name} "
         f"data={run.manifest.name} ({len(run.images)} images) protocol={run.protocol.name} "
-        f"device={run.device} precision={config.precision.value} seed={config.seed}{single}{maps}{shard}"
+        f"device={run.device} precision={config.precision.value} seed={config.seed}{single}{maps}"
     )
 
 

@@ -14,7 +14,7 @@ from . import fuse, onednn
 from .config import INPUT_SIZE, Precision
 from .errors import first_line
 from .fold import fold_batch_norms
-from .leading import keep_in_float32
+from .leading import keep_in_float32, leading_convolutions
 from .network import Normalised
 
 LOGIT_TOLERANCE = 1e-4  # times max(1, the image's largest |logit|): rounding is of the scale of what is summed
@@ -109,9 +109,10 @@ def _built(
 ) -> tuple[Normalised, bool]:
     body, folded = fold_batch_norms(network.body, layers)
     dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
-    fused = fuse.fuse(body, dtype) if device.type == "cpu" and onednn.is_available(dtype) else 0
-    if precision is Precision.bf16 and not fused:
-        keep_in_float32(body)
+    leading = leading_convolutions(body) if precision is Precision.bf16 else []
+    fused = fuse.fuse(body, dtype, leading) if device.type == "cpu" and onednn.is_available(dtype) else 0
+    if not fused:
+        keep_in_float32(body, leading)
     return (FastNetwork(body, network) if folded or fused else network), folded > 0
 
 

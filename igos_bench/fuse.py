@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, cast
 
 import torch
@@ -9,21 +10,19 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from .fold import ReLU6, SameConvolution
-from .leading import leading_convolutions
 from .onednn import RELU, RELU6, FusedConvolution, Rectifier
 
 _MODULES: dict[type[nn.Module], Rectifier] = {nn.ReLU: RELU, nn.ReLU6: RELU6, ReLU6: RELU6}
 _FUNCTIONS = {torch.relu: RELU, F.relu: RELU, F.relu6: RELU6}
 
 
-def fuse(traced: fx.GraphModule, dtype: torch.dtype) -> int:
+def fuse(traced: fx.GraphModule, dtype: torch.dtype, in_float32: Collection[fx.Node] = ()) -> int:
     """Replaces every convolution of a traced network, with the ReLU that alone reads it; returns how many.
 
-    With bfloat16 the leading convolutions stay in float32, and the linear layers' weights become bfloat16 too, so that
-    autocast has nothing to convert in each call.
+    With bfloat16 the convolutions of `in_float32` stay in that, and the linear layers' weights become bfloat16 too, so
+    that autocast has nothing to convert in each call.
     """
     graph = traced.graph
-    in_float32 = leading_convolutions(traced) if dtype is not torch.float32 else []
     modules = dict(traced.named_modules())
     for node in list(graph.nodes):  # what stands between a convolution and its ReLU and does nothing
         if node.op == "call_module" and isinstance(modules[str(node.target)], nn.Identity):

@@ -1,12 +1,13 @@
 """Which convolutions of a network stay in float32 where the others run in bfloat16: the first ones.
 
 They see the image itself, whose finest shades eight bits of mantissa round away, and their few channels feed all that
-comes after. Of EfficientNet-Lite0 the first three, 5 % of the work, make two thirds of what bfloat16 moves a
-probability by.
+comes after. With the first three of EfficientNet-Lite0, 5 % of the work, logits of half deleted photographs move by
+0.05 instead of 0.14 (root mean square), and a forward pass takes 8 % longer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -44,9 +45,9 @@ def leading_convolutions(traced: fx.GraphModule) -> list[fx.Node]:
     return found
 
 
-def keep_in_float32(traced: fx.GraphModule) -> None:
-    """Wrap the leading convolutions, so that autocast passes over them."""
-    for node in leading_convolutions(traced):
+def keep_in_float32(traced: fx.GraphModule, convolutions: Iterable[fx.Node]) -> None:
+    """Wrap these convolutions of a traced network, so that autocast passes over them."""
+    for node in convolutions:
         name = f"float32_{node.name}"
         traced.add_submodule(name, _InFloat32(traced.get_submodule(str(node.target))))
         node.target = name

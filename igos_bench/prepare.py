@@ -22,7 +22,6 @@ from .methods import Method
 from .metrics import Protocol
 from .models import Classifier, load_classifier
 from .results import RunDirectory, check_folder_name, short_key
-from .shard import Shard, find_shard, threads
 
 TARGET_RULE = "predicted"
 
@@ -38,7 +37,6 @@ class Run:
     classifier: Classifier
     device: torch.device
     config_dir: str | None = None
-    shard: Shard = field(default_factory=Shard)
     directory: RunDirectory = field(init=False)
     map_key: str = field(init=False)
 
@@ -92,20 +90,6 @@ class Run:
         """The requested images."""
         return self.manifest.take(self.config.data.limit)
 
-    @property
-    def own_images(self) -> list[ImageSource]:
-        """Those of the requested images that are in this process's shard."""
-        size = self.chunk_size
-        return [image for i, image in enumerate(self.images) if self.shard.has(i // size)]
-
-    @property
-    def chunk_size(self) -> int:
-        """Images of a chunk: as the run was begun, else as asked for, else the device's usual number."""
-        begun = self.directory.read_provenance()
-        if begun:
-            return int(begun["chunk_size"])
-        return self.config.chunk_size or (10 if self.device.type == "cpu" else 50)
-
     def choose_batch_size(self) -> int:
         """The micro-batch of a run that starts now; `auto` may measure, see `batch_size`."""
         config, classifier = self.config, self.classifier
@@ -139,7 +123,6 @@ def prepare(config: RunConfig, read: Read = read_manifest, config_dir: str | Non
     if not 1 <= config.lease_seconds <= 86400:
         raise UserError(f"lease_seconds must be from 1 to 86400, found {config.lease_seconds:g}")
     check_batch_size(config.evaluate.batch_size)
-    shard = find_shard(config.shard)
     for key, name in (("model", config.model.name), ("data", config.data.name), ("protocol", config.protocol.name)):
         check_folder_name(f"{key}.name", name)
     if not config.results_dir:
@@ -154,16 +137,14 @@ def prepare(config: RunConfig, read: Read = read_manifest, config_dir: str | Non
         requested = [image.image_id for image in manifest.take(config.data.limit)]
         method = check_maps(config.maps, config.name, requested)
         config = replace(config, method={"name": method.name}, resolution=method.resolution)
-    device = choose_device(config.device, config.precision, shard)
+    device = choose_device(config.device, config.precision)
     forbid_shortcuts()
     if device.type == "cpu":
         keep_freed_memory()
-        if share := threads(shard):
-            torch.set_num_threads(share)
     classifier = _classifier(config, device)
     if method.resolutions == "from the model":
         check_resolution(method.name, classifier.name, config.resolution, tuple(classifier.layers_for(method.name)))
-    return Run(config, method, protocol, manifest, classifier, device, config_dir, shard)
+    return Run(config, method, protocol, manifest, classifier, device, config_dir)
 
 
 _last_classifier: dict[str, Classifier] = {}
@@ -178,8 +159,8 @@ def _classifier(config: RunConfig, device: torch.device) -> Classifier:
     return _last_classifier[asked]
 
 
-def choose_device(device: Device, precision: Precision, shard: Shard | None = None) -> torch.device:
-    """The device asked for; `auto` takes CUDA, then MPS, then the CPU. Processes of one machine each take a GPU.
+def choose_device(device: Device, precision: Precision) -> torch.device:
+    """The device asked for; `auto` takes CUDA, then MPS, then the CPU.
 
     Raises:
         UserError: It is not there, or has no such precision.
@@ -191,15 +172,7 @@ def choose_device(device: Device, precision: Precision, shard: Shard | None = No
         raise UserError(f"device={chosen} is not available here; available: {there}")
     if precision is Precision.tf32 and chosen != "cuda":
         raise UserError(f"precision=tf32 is of CUDA devices alone, and the device is {chosen}: write precision=fp32")
-    if chosen != "cuda" or shard is None or shard.local_count == 1:
-        # Slurm shows each task its own GPUs alone, as number 0.
-        return torch.device(chosen)
-    if shard.local_count > torch.cuda.device_count():
-        raise UserError(
-            f"{shard.local_count} processes on a machine with {torch.cuda.device_count()} GPUs: start one a GPU, "
-            f"--nproc-per-node={torch.cuda.device_count()}"
-        )
-    return torch.device(chosen, shard.local_index)
+    return torch.device(chosen)
 
 
 def forbid_shortcuts() -> None:

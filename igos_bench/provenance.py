@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 def describe(run: Run) -> dict[str, Any]:
     """The first run.json of a run: configuration, keys, versions, hashes, machine; nothing is done yet."""
     config = run.config
+    on_cpu = run.device.type == "cpu"
     return {
         "map_key": run.map_key,
-        "config": plain(asdict(replace(config, shard=None))),
+        "config": plain(asdict(config)),
         "config_dir": run.config_dir,
         "folder": str(Path.cwd()),  # where relative paths begin
         "method": run.method.name,
@@ -43,7 +44,7 @@ def describe(run: Run) -> dict[str, Any]:
         "manifest_sha256": run.manifest.sha256,
         **_code_and_machine(run),
         "precision": config.precision.value,
-        "chunk_size": run.chunk_size,
+        "chunk_size": config.chunk_size or (10 if on_cpu else 50),
         "batch_size": run.choose_batch_size(),
         "started": now(),
         "finished": None,
@@ -65,7 +66,7 @@ def _code_and_machine(run: Run) -> dict[str, Any]:
     return {
         "git": git_state(),
         "versions": _versions(type(run.method).__module__),
-        "device": run.device.type,  # whichever of several it is
+        "device": str(run.device),
         "machine": platform.platform(),
         "processor": processor(run.device),
         "threads": torch.get_num_threads(),

@@ -23,7 +23,7 @@ from .evaluate import Evaluator
 from .lease import Lease, LeaseLostError, Leases
 from .prepare import Run
 from .provenance import continued, describe, now
-from .results import Row, RunDirectory, by_id, ok_rows, read_csv
+from .results import Row, RunDirectory, by_id
 from .share import Report, Share, Tell
 
 Decoded = tuple[ImageSource, Tensor | ImageError]
@@ -31,7 +31,7 @@ Decoded = tuple[ImageSource, Tensor | ImageError]
 
 @dataclass
 class Outcome:
-    """What a run did: `rows` of the requested images in its shard, how many were there before, and where they are."""
+    """What a run did: `rows` of all requested images, how many were there before, and where they are."""
 
     directory: Path
     records: Path
@@ -40,7 +40,7 @@ class Outcome:
 
 
 def execute(run: Run, report: Report, *, explain: bool = True, tell: Tell = print) -> Outcome:
-    """Compute what is missing of a run, or of its shard, and wait for what other processes compute of it.
+    """Compute what is missing of a run, and wait for what other processes compute of it.
 
     Args:
         run: What `prepare` made.
@@ -63,11 +63,11 @@ def execute(run: Run, report: Report, *, explain: bool = True, tell: Tell = prin
             run.classifier.layers_for(run.method.name),
         )
         chunks = [images[start : start + size] for start in range(0, len(images), size)]
-        share = Share(directory, leases, chunks, run.shard, report, tell)
-        before = [i for i in share.mine if i not in set(share.missing)]
+        share = Share(directory, leases, chunks, report, tell)
+        before = [i for i in range(len(chunks)) if i not in set(share.missing)]
         if not (explain or run.maps) and (lost := [i for i in share.missing if not _has_maps(directory, i, chunks[i])]):
             raise UserError(
-                f"{len(lost)} of {len(share.mine)} chunks have no stored maps in {directory.path / 'maps'}: "
+                f"{len(lost)} of {len(chunks)} chunks have no stored maps in {directory.path / 'maps'}: "
                 f"make them first with the same words after `igos-bench run`"
             )
         if share.missing and (goes_on := continued(provenance, run)) != provenance:
@@ -88,14 +88,15 @@ def execute(run: Run, report: Report, *, explain: bool = True, tell: Tell = prin
                 directory.merge()
             raise
         records = directory.merge()
-        wanted = {image.image_id for image in images}
-        counts = {
-            "images_sha256": hashlib.sha256(listing.encode()).hexdigest(),
-            "requested": len(images),
-            "done": sum(row["image_id"] in wanted for row in ok_rows(read_csv(records) or [])),
-        }
-        _end(run, leases, counts, tell)
-    found = [row for i in share.mine for row in share.rows[i] if row["image_id"] in wanted]
+    wanted = {image.image_id for image in images}
+    found = [row for i in range(len(chunks)) for row in share.rows[i] if row["image_id"] in wanted]
+    provenance |= {
+        "finished": now(),
+        "images_sha256": hashlib.sha256(listing.encode()).hexdigest(),
+        "requested": len(images),
+        "done": sum(row["status"] == "ok" for row in found),
+    }
+    directory.write_provenance(provenance)
     return Outcome(directory.path, records, found, resumed)
 
 
@@ -191,13 +192,6 @@ def _has_maps(directory: RunDirectory, index: int, chunk: Sequence[ImageSource])
     if stored is None:
         return False
     return {image.image_id for image in chunk} <= set(by_id(stored, "saliency_map")) | directory.failed_ids(index)
-
-
-def _end(run: Run, leases: Leases, counts: dict[str, Any], tell: Tell) -> None:
-    """Say in run.json when this process was done, and what there is."""
-    with leases.wait_for("run", tell) as lease, suppress(LeaseLostError):  # whoever took it over says so, too
-        found = run.directory.read_provenance() or describe(run)
-        run.directory.write_provenance({**found, "finished": now(), **counts}, lease)
 
 
 def _start(run: Run, leases: Leases, listing: str, tell: Tell) -> dict[str, Any]:

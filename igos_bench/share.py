@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from .data import ImageSource
 from .lease import Lease, Leases
 from .results import Row, RunDirectory
-from .shard import Shard
 
 Report = Callable[[int, list[Row]], None]
 Tell = Callable[[str], None]
@@ -19,9 +18,8 @@ class Share:
     """The chunks of a run, some of which this process computes and other processes the rest.
 
     Attributes:
-        chunks: Images of each, of all shards.
-        mine: The numbers of those in this process's shard.
-        rows: Rows of each of these that is done, as far as this process knows.
+        chunks: Images of each.
+        rows: Rows of each that is done, as far as this process knows.
         missing: Those that were not done when it last looked. A chunk with an image that failed counts as missing at
             first, so that a run tries again, and as done where another process has committed it since.
         claimed: Leases on chunks, in the order in which `images` has begun to yield their images.
@@ -32,11 +30,10 @@ class Share:
         directory: RunDirectory,
         leases: Leases,
         chunks: Sequence[Sequence[ImageSource]],
-        shard: Shard,
         report: Report,
         tell: Tell,
     ) -> None:
-        """Look at what is there of the shard; `report` and `tell` are those of `runner.execute`."""
+        """Look at what is there; `report` and `tell` are those of `runner.execute`."""
         self.directory = directory
         self.leases = leases
         self.chunks = chunks
@@ -44,9 +41,8 @@ class Share:
         self.tell = tell
         self.claimed: deque[Lease] = deque()
         self._before = [directory.stamp(i) for i in range(len(chunks))]
-        self.mine = [i for i in range(len(chunks)) if shard.has(i)]
-        self.rows = {i: directory.read_rows(i) for i in self.mine}
-        self.missing = [i for i in self.mine if not self._has(i, ("ok",))]
+        self.rows = {i: directory.read_rows(i) for i in range(len(chunks))}
+        self.missing = [i for i in range(len(chunks)) if not self._has(i, ("ok",))]
         self._waits_for: set[str] = set()
 
     def images(self) -> Iterator[ImageSource]:
