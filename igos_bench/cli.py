@@ -74,15 +74,19 @@ def _run(command: str, words: list[str]) -> int:
     from .data import read_once
     from .jobs import Jobs
     from .overrides import CONF, check_overrides
+    from .shard import spread
+    from .torchrun import end_after_the_others
 
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("-cd", "--config-dir")
     parser.add_argument("overrides", nargs="*")
     asked = parser.parse_intermixed_args(words)
+    asked.overrides = spread(asked.overrides)
     check_overrides(asked.overrides, asked.config_dir, sweep=asked.multirun)
     _check_maps(command, asked.overrides)
-    jobs = Jobs(sweep=asked.multirun)
+    in_shards = any(word.startswith("shard=") and word != "shard=null" for word in asked.overrides)
+    jobs = Jobs(sweep=asked.multirun, what="shards of cells" if in_shards else "cells")
     if command == "plan":
         return _plan(asked, jobs)
     read = read_once(look=True)
@@ -103,7 +107,10 @@ def _run(command: str, words: list[str]) -> int:
         nowhere = [f"hydra.sweep.dir={folder}"] * (not any(word.startswith("hydra") for word in asked.overrides))
         sys.argv = [sys.argv[0], *flags, *asked.overrides, *nowhere]
         hydra.main(config_path=CONF, config_name="config", version_base="1.3")(job)()
-    return jobs.end()
+    code = jobs.end()
+    if "shard=auto" in asked.overrides:
+        end_after_the_others(code)
+    return code
 
 
 def _plan(asked: argparse.Namespace, jobs: Jobs) -> int:
@@ -155,15 +162,16 @@ def _explain_and_score(command: str, config: RunConfig, read: Read, config_dir: 
     from .console import Progress, print_header, print_summary
     from .prepare import prepare
     from .runner import execute
+    from .shard import find_shard
 
     run = prepare(config, read, config_dir)
     print_header(command, run)
-    progress = Progress(len(run.images))
+    progress = Progress()
     try:
-        outcome = execute(run, progress, explain=command == "run", tell=progress.tell)
+        outcome = execute(run, progress, explain=command == "run", tell=progress.tell, expect=progress.expect)
     finally:
         progress.close()
-    if print_summary(outcome.rows, outcome.directory, outcome.records):
+    if print_summary(outcome, find_shard(config.shard)):
         raise IncompleteError(f"some of its images failed, their rows in {outcome.records} say why")
     return 0
 
