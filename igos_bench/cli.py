@@ -8,6 +8,7 @@
     igos-bench compare [same words]  paired differences between methods on the same images, results/comparison.csv
     igos-bench show RUN_KEY [results_dir=.]  the command that makes a run of the table again, and all it was made with
     igos-bench plan [overrides]      what would run, what of it is done, hours left; computes nothing
+    igos-bench status [results_dir=.] what is done, running and failed, and hours left, from the files alone
     igos-bench check-data [overrides] say what the data are, and whether the model recognises them
 
 Overrides are KEY=VALUE of a key in conf/. Flags: -m sweeps over values a,b,c; --config-dir FOLDER adds your own YAML
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from .data import Read
     from .jobs import Jobs
 
-COMMANDS = ("run", "score", "table", "compare", "show", "plan", "check-data")
+COMMANDS = ("run", "score", "table", "compare", "show", "plan", "status", "check-data")
 
 
 def main() -> int:
@@ -54,6 +55,8 @@ def main() -> int:
             return 0
         if command == "show":
             return _show(words)
+        if command == "status":
+            return _status(words)
         return _read(command, words) if command in ("table", "compare") else _run(command, words)
     except UserError as error:
         tell(error)
@@ -187,6 +190,18 @@ def _show(words: list[str]) -> int:
             "the last column of `igos-bench table` has the keys"
         )
     print(shown(find_run(asked[0], Path(options[-1] if options else "results"))))
+    return 0
+
+
+def _status(words: list[str]) -> int:
+    from .status import look, printed
+
+    options = dict(word.partition("=")[::2] for word in words)
+    for key in options:
+        if key != "results_dir":
+            raise UserError(unknown("key", key, ["results_dir"]))
+    results_dir = Path(options.get("results_dir", "results"))
+    print(printed(look(results_dir), results_dir))
     return 0
 
 

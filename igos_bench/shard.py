@@ -1,7 +1,7 @@
 """A run spread over n processes: which chunks are whose, and which processor each process has. Needs no torch.
 
-`shard=i/n` takes chunks i-1, i-1+n, i-1+2n, ... of the manifest. The leases still say who works on what, and the rows on
-disk what is done, so that n may be another one at each attempt, and shards of different n may even run beside each
+`shard=i/n` takes chunks i-1, i-1+n, i-1+2n, ... of the manifest. The leases still say who works on what, and the rows
+on disk what is done, so that n may be another one at each attempt, and shards of different n may even run beside each
 other. `shard=auto` is what torchrun or srun says of this process, and `-m shards=n` a sweep over all n.
 """
 
