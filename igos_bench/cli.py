@@ -8,6 +8,7 @@
     igos-bench compare [same words]  paired differences between methods on the same images, results/comparison.csv
     igos-bench show RUN_KEY [results_dir=.]  the command that makes a run of the table again, and all it was made with
     igos-bench plan [overrides]      what would run, what of it is done, hours left; computes nothing
+    igos-bench status [results_dir=.] what is done, running and failed, and hours left, from the files alone
     igos-bench check-data [overrides] say what the data are, and whether the model recognises them
 
 Overrides are KEY=VALUE of a key in conf/. Flags: -m sweeps over values a,b,c; --config-dir FOLDER adds your own YAML
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from .data import Read
     from .jobs import Jobs
 
-COMMANDS = ("run", "score", "table", "compare", "show", "plan", "check-data")
+COMMANDS = ("run", "score", "table", "compare", "show", "plan", "status", "check-data")
 
 
 def main() -> int:
@@ -62,6 +63,8 @@ def _command(words: list[str]) -> int:
             return 0
         if command == "show":
             return _show(words)
+        if command == "status":
+            return _status(words)
         return _read(command, words) if command in ("table", "compare") else _run(command, words)
     except UserError as error:
         tell(error)
@@ -79,15 +82,19 @@ def _run(command: str, words: list[str]) -> int:
     from .data import read_once
     from .jobs import Jobs
     from .overrides import CONF, check_overrides
+    from .shard import spread
+    from .torchrun import end_after_the_others
 
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("-cd", "--config-dir")
     parser.add_argument("overrides", nargs="*")
     asked = parser.parse_intermixed_args(words)
+    asked.overrides = spread(asked.overrides)
     check_overrides(asked.overrides, asked.config_dir, sweep=asked.multirun)
     _check_maps(command, asked.overrides)
-    jobs = Jobs(sweep=asked.multirun)
+    in_shards = any(word.startswith("shard=") and word != "shard=null" for word in asked.overrides)
+    jobs = Jobs(sweep=asked.multirun, what="shards of cells" if in_shards else "cells")
     if command == "plan":
         return _plan(asked, jobs)
     read = read_once(look=True)
@@ -118,7 +125,10 @@ def _run(command: str, words: list[str]) -> int:
                 f"cannot write {error.filename}, the folder of the sweep: {error.strerror}; choose another with "
                 "hydra.sweep.dir=FOLDER or leave that out"
             ) from error
-    return jobs.end()
+    code = jobs.end()
+    if "shard=auto" in asked.overrides:
+        end_after_the_others(code)
+    return code
 
 
 def _plan(asked: argparse.Namespace, jobs: Jobs) -> int:
@@ -170,15 +180,16 @@ def _explain_and_score(command: str, config: RunConfig, read: Read, config_dir: 
     from .console import Progress, print_header, print_summary
     from .prepare import prepare
     from .runner import execute
+    from .shard import find_shard
 
     run = prepare(config, read, config_dir)
     print_header(command, run)
-    progress = Progress(len(run.images))
+    progress = Progress()
     try:
-        outcome = execute(run, progress, explain=command == "run", tell=progress.tell)
+        outcome = execute(run, progress, explain=command == "run", tell=progress.tell, expect=progress.expect)
     finally:
         progress.close()
-    if print_summary(outcome.rows, outcome.directory, outcome.records):
+    if print_summary(outcome, find_shard(config.shard)):
         raise IncompleteError(f"some of its images failed, their rows in {outcome.records} say why")
     return 0
 
@@ -194,6 +205,18 @@ def _show(words: list[str]) -> int:
             "the last column of `igos-bench table` has the keys"
         )
     say(shown(find_run(asked[0], Path(options[-1] if options else "results"))))
+    return 0
+
+
+def _status(words: list[str]) -> int:
+    from .status import look, printed
+
+    options = dict(word.partition("=")[::2] for word in words)
+    for key in options:
+        if key != "results_dir":
+            raise UserError(unknown("key", key, ["results_dir"]))
+    results_dir = Path(options.get("results_dir", "results"))
+    print(printed(look(results_dir), results_dir))
     return 0
 
 

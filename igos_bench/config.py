@@ -132,6 +132,8 @@ class RunConfig:
     `lease_seconds`: several processes may share a run directory, each chunk being computed by one of them. One that has
     given no sign of life for so long loses its chunk to another; what it still writes of it is dropped. A process that
     has ended on the same machine loses it at once. Take at least 120 on NFS, whose clients remember for up to a minute.
+
+    `shard`: `i/n`, every n-th chunk alone, or `auto`; see `shard`.
     """
 
     method: dict[str, Any] = field(default_factory=dict)
@@ -149,6 +151,7 @@ class RunConfig:
     chunk_size: int | None = None
     timing: Timing = Timing.chunk
     lease_seconds: float = 300.0
+    shard: str | None = None
     results_dir: str = "results"
 
 

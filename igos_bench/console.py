@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -12,6 +11,8 @@ from .config import Timing
 from .errors import one_line, say, tell
 from .prepare import Run
 from .results import Row, ok_rows
+from .runner import Outcome
+from .shard import Shard, find_shard
 
 
 def print_header(command: str, run: Run) -> None:
@@ -19,23 +20,28 @@ def print_header(command: str, run: Run) -> None:
     config = run.config
     single = " timing=single" if config.timing is Timing.single else ""
     maps = f" maps={run.maps.folder}" if run.maps else ""
+    shard = f" shard={part}" if (part := find_shard(config.shard)) else ""
     say(
         f"{command}: method={run.method.name} resolution={config.resolution} model={run.classifier.name} "
         f"data={run.manifest.name} ({len(run.images)} images) protocol={run.protocol.name} "
-        f"device={run.device} precision={config.precision.value} seed={config.seed}{single}{maps}"
+        f"device={run.device} precision={config.precision.value} seed={config.seed}{single}{maps}{shard}"
     )
 
 
 class Progress:
     """A bar with running means on a terminal, else a line a chunk; called with images done and their rows."""
 
-    def __init__(self, total: int) -> None:
-        """`total` images are wanted."""
-        self.total = total
+    def __init__(self) -> None:
+        """Show nothing yet."""
+        self.total = 0
         self.rows: list[Row] = []
         self.called = False
         self.terminal = sys.stderr.isatty()
-        self.bar = tqdm(total=total, unit="image", smoothing=0, disable=not self.terminal)
+        self.bar = tqdm(total=0, unit="image", smoothing=0, disable=not self.terminal)
+
+    def expect(self, total: int) -> None:
+        """So many images are wanted."""
+        self.total = self.bar.total = total
 
     def __call__(self, count: int, rows: list[Row]) -> None:
         """The first call brings what an earlier run left, the others a chunk each."""
@@ -68,8 +74,9 @@ class Progress:
         self.bar.close()
 
 
-def print_summary(rows: list[Row], directory: Path, records: Path) -> int:
-    """Print what came out; return the exit code, 3 where an image failed."""
+def print_summary(outcome: Outcome, shard: Shard) -> int:
+    """Print what came out; return the exit code, 3 where an image failed, of this shard's in the case of one."""
+    rows = outcome.rows
     ok, failed = ok_rows(rows), [row for row in rows if row["status"] != "ok"]
     if ok:
         for key, better in (("deletion", "lower"), ("insertion", "higher")):
@@ -82,13 +89,26 @@ def print_summary(rows: list[Row], directory: Path, records: Path) -> int:
         if explained:
             passes = mean(ok, "forwards"), mean(ok, "backwards")
             say(f"passes    {passes[0]:.1f} forward, {passes[1]:.1f} backward explaining an image")
-    say(f"maps      {directory / 'maps'}\nrecords   {records}")
-    say("next      `igos-bench table` makes the table of all runs")
+    say(f"maps      {outcome.directory / 'maps'}\nrecords   {outcome.records}")
+    if shard:
+        say(f"shard     {_said_of_shard(outcome, shard)}")
+    if outcome.whole is not None:
+        say("next      `igos-bench table` makes the table of all runs")
     for row in failed:
         print(one_line(f"failed    {row['image_id']}: {row.get('error')}"), file=sys.stderr)
     if failed:
         tell(f"{len(failed)} of {len(rows)} images failed; the same command tries them again")
     return 3 if failed else 0
+
+
+def _said_of_shard(outcome: Outcome, shard: Shard) -> str:
+    """What the numbers are of, and whether the cell is complete."""
+    text = f"{shard} has been through its {len(outcome.rows)} images, of which the numbers above are; "
+    if outcome.whole is None:
+        return f"{text}others of the cell are still missing: the other shards compute them"
+    count, done = len(outcome.whole), len(ok_rows(outcome.whole))
+    failed = f", of which {count - done} failed" if done < count else ""
+    return f"{text}so have all other shards: the cell has its {count} images{failed}"
 
 
 def mean(rows: list[Row], key: str) -> float:

@@ -19,6 +19,7 @@ class Jobs:
     """Runs jobs, says what is wrong with each, and sums up.
 
     Attributes:
+        what: What they are, for people.
         sweep: Whether there may be several; then a cell that a method does not have is no mistake.
         done: How many ended well.
         unavailable: How many cells a method does not have.
@@ -26,6 +27,7 @@ class Jobs:
     """
 
     sweep: bool
+    what: str = "cells"
     done: int = 0
     unavailable: int = 0
     failed: dict[tuple[str, int], list[str]] = field(default_factory=dict)
@@ -61,7 +63,7 @@ class Jobs:
         """Sum up a sweep; return the exit code."""
         count = sum(map(len, self.failed.values()))
         if self.sweep:
-            say(f"\n{self.done} cells without a failure, {self.unavailable} not available, {count} failed")
+            say(f"\n{self.done} {self.what} without a failure, {self.unavailable} not available, {count} failed")
             for (reason, code), names in self.failed.items():
                 tell(f"failed with {code}: {', '.join(names)}: {reason}")
         return max((code for _, code in self.failed), default=0)
@@ -79,7 +81,8 @@ class Jobs:
 def _name(config: RunConfig) -> str:
     what = f"maps={config.maps}" if config.maps else f"{config.method['name']} at {config.resolution}"
     seed = f" with seed {config.seed}" if config.seed else ""
-    return f"{what} on {config.model.name}{seed}"
+    shard = f", shard {config.shard}" if config.shard else ""
+    return f"{what} on {config.model.name}{seed}{shard}"
 
 
 def _log(config: RunConfig, name: str) -> str:

@@ -22,6 +22,7 @@ from .methods import Method
 from .metrics import Protocol
 from .models import Classifier, load_classifier
 from .results import RunDirectory, check_folder_name, short_key
+from .shard import Place, find_place, find_shard
 
 TARGET_RULE = "predicted"
 
@@ -137,10 +138,14 @@ def prepare(config: RunConfig, read: Read = read_manifest, config_dir: str | Non
         requested = [image.image_id for image in manifest.take(config.data.limit)]
         method = check_maps(config.maps, config.name, requested)
         config = replace(config, method={"name": method.name}, resolution=method.resolution)
-    device = choose_device(config.device, config.precision)
+    find_shard(config.shard)  # before anything is loaded
+    place = find_place(os.environ) if config.shard == "auto" else None
+    device = choose_device(config.device, config.precision, place)
     forbid_shortcuts()
     if device.type == "cpu":
         keep_freed_memory()
+        if place and (threads := place.threads(os.environ, _cores())):
+            torch.set_num_threads(threads)
     classifier = _classifier(config, device)
     if method.resolutions == "from the model":
         check_resolution(method.name, classifier.name, config.resolution, tuple(classifier.layers_for(method.name)))
@@ -159,8 +164,8 @@ def _classifier(config: RunConfig, device: torch.device) -> Classifier:
     return _last_classifier[asked]
 
 
-def choose_device(device: Device, precision: Precision) -> torch.device:
-    """The device asked for; `auto` takes CUDA, then MPS, then the CPU.
+def choose_device(device: Device, precision: Precision, place: Place | None = None) -> torch.device:
+    """The device asked for; `auto` takes CUDA, then MPS, then the CPU; of several CUDA devices that of the `place`.
 
     Raises:
         UserError: It is not there, or has no such precision.
@@ -172,7 +177,16 @@ def choose_device(device: Device, precision: Precision) -> torch.device:
         raise UserError(f"device={chosen} is not available here; available: {there}")
     if precision is Precision.tf32 and chosen != "cuda":
         raise UserError(f"precision=tf32 is of CUDA devices alone, and the device is {chosen}: write precision=fp32")
-    return torch.device(chosen)
+    if place is None or chosen != "cuda":
+        return torch.device(chosen)
+    mine = torch.device("cuda", place.device(torch.cuda.device_count()))
+    torch.cuda.set_device(mine)  # for what is asked of the current device
+    return mine
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def forbid_shortcuts() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -25,7 +25,7 @@ def describe(run: Run) -> dict[str, Any]:
     on_cpu = run.device.type == "cpu"
     return {
         "map_key": run.map_key,
-        "config": plain(asdict(config)),
+        "config": plain(asdict(replace(config, shard=None))),
         "config_dir": run.config_dir,
         "folder": str(Path.cwd()),  # where relative paths begin
         "method": run.method.name,
@@ -66,7 +66,7 @@ def _code_and_machine(run: Run) -> dict[str, Any]:
     return {
         "git": git_state(),
         "versions": _versions(type(run.method).__module__),
-        "device": str(run.device),
+        "device": run.device.type,  # without the number of a GPU: the shards of a run have one each
         "machine": platform.platform(),
         "processor": processor(run.device),
         "threads": torch.get_num_threads(),

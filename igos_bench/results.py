@@ -31,7 +31,9 @@ import re
 import secrets
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from tokenize import TokenError
@@ -127,6 +129,28 @@ def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
+
+
+@dataclass
+class Tally:
+    """What committed rows come to: how many are done, how many failed and why, and the seconds of those done."""
+
+    done: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+def tally(protocol_path: Path) -> Tally:
+    """Count the committed rows of a run under one protocol; a file that is damaged counts as not done."""
+    found = Tally()
+    for path in (protocol_path / "records").glob("[0-9]*.csv"):
+        for row in read_csv(path) or ():
+            if row["status"] == "ok":
+                found.done += 1
+                found.seconds += float(row["explain_seconds"] or 0) + float(row["score_seconds"] or 0)
+            else:
+                found.failed[row["error"]] += 1
+    return found
 
 
 class RunDirectory:

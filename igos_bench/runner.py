@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -24,6 +24,7 @@ from .lease import Lease, LeaseLostError, Leases
 from .prepare import Run
 from .provenance import continued, describe, now
 from .results import Row, RunDirectory, by_id
+from .shard import find_shard
 from .share import Report, Share, Tell
 
 Decoded = tuple[ImageSource, Tensor | ImageError]
@@ -31,16 +32,32 @@ Decoded = tuple[ImageSource, Tensor | ImageError]
 
 @dataclass
 class Outcome:
-    """What a run did: `rows` of all requested images, how many were there before, and where they are."""
+    """What a run did.
+
+    Attributes:
+        directory: The run's.
+        records: The file that has the rows; the folder of those of the chunks where the run is not whole.
+        rows: Of all requested images, or of those of this shard.
+        resumed: How many of these images were there before.
+        whole: Rows of all requested images; None where some are left to other shards.
+    """
 
     directory: Path
     records: Path
     rows: list[Row]
     resumed: int
+    whole: list[Row] | None
 
 
-def execute(run: Run, report: Report, *, explain: bool = True, tell: Tell = print) -> Outcome:
-    """Compute what is missing of a run, and wait for what other processes compute of it.
+def execute(
+    run: Run,
+    report: Report,
+    *,
+    explain: bool = True,
+    tell: Tell = print,
+    expect: Callable[[int], None] = lambda _count: None,
+) -> Outcome:
+    """Compute what is missing of a run, or of this process's shard, and wait for what others compute of that.
 
     Args:
         run: What `prepare` made.
@@ -48,8 +65,10 @@ def execute(run: Run, report: Report, *, explain: bool = True, tell: Tell = prin
         explain: False scores stored maps and raises UserError where there are none. Maps that were made elsewhere
             are only ever scored.
         tell: Called with a line for people about other processes: who is waited for, from whom a chunk is taken over.
+        expect: Called before `report` with the number of images that it will be told of.
     """
     directory = run.directory
+    shard = find_shard(run.config.shard)
     images = run.images
     listing = run.manifest.listing(run.config.data.limit)
     with Leases(directory.path / "leases", run.config.lease_seconds) as leases:
@@ -63,15 +82,16 @@ def execute(run: Run, report: Report, *, explain: bool = True, tell: Tell = prin
             run.classifier.layers_for(run.method.name),
         )
         chunks = [images[start : start + size] for start in range(0, len(images), size)]
-        share = Share(directory, leases, chunks, report, tell)
-        before = [i for i in range(len(chunks)) if i not in set(share.missing)]
+        share = Share(directory, leases, chunks, shard, report, tell)
+        before = sorted(set(share.mine) - set(share.missing))
         if not (explain or run.maps) and (lost := [i for i in share.missing if not _has_maps(directory, i, chunks[i])]):
             raise UserError(
-                f"{len(lost)} of {len(chunks)} chunks have no stored maps in {directory.path / 'maps'}: "
+                f"{len(lost)} of {len(share.mine)} chunks have no stored maps in {directory.path / 'maps'}: "
                 f"make them first with the same words after `igos-bench run`"
             )
-        if share.missing and (goes_on := continued(provenance, run)) != provenance:
-            directory.write_provenance(provenance := goes_on)
+        if share.missing:
+            _amend(run, leases, lambda found: continued(found, run), tell)
+        expect(sum(len(chunks[i]) for i in share.mine))
         resumed = sum(len(chunks[i]) for i in before)
         report(resumed, [row for i in before for row in share.rows[i]])
         try:
@@ -84,20 +104,24 @@ def execute(run: Run, report: Report, *, explain: bool = True, tell: Tell = prin
                 if share.missing:
                     share.wait()
         except BaseException:
-            with suppress(UserError):  # what ended the run is told, not that records.csv could not be made on top of it
-                directory.merge()
+            if not shard:  # beside other shards records.csv would have to be made again and again; the last one does
+                with suppress(UserError):  # what ended the run is told, not that this could not be done on top of it
+                    directory.merge()
             raise
+        wanted = {image.image_id for image in images}
+        mine = [row for i in share.mine for row in share.rows[i] if row["image_id"] in wanted]
+        if not share.is_whole():
+            return Outcome(directory.path, directory.protocol_path / "records", mine, resumed, None)
         records = directory.merge()
-    wanted = {image.image_id for image in images}
-    found = [row for i in range(len(chunks)) for row in share.rows[i] if row["image_id"] in wanted]
-    provenance |= {
-        "finished": now(),
-        "images_sha256": hashlib.sha256(listing.encode()).hexdigest(),
-        "requested": len(images),
-        "done": sum(row["status"] == "ok" for row in found),
-    }
-    directory.write_provenance(provenance)
-    return Outcome(directory.path, records, found, resumed)
+        whole = [row for i in range(len(chunks)) for row in share.rows[i] if row["image_id"] in wanted]
+        ended = {
+            "finished": now(),
+            "images_sha256": hashlib.sha256(listing.encode()).hexdigest(),
+            "requested": len(images),
+            "done": sum(row["status"] == "ok" for row in whole),
+        }
+        _amend(run, leases, lambda found: {**found, **ended}, tell)
+    return Outcome(directory.path, records, mine, resumed, whole)
 
 
 def _decoded(run: Run, share: Share) -> Iterator[tuple[Lease, list[Decoded], float]]:
@@ -212,3 +236,14 @@ def _start(run: Run, leases: Leases, listing: str, tell: Tell) -> dict[str, Any]
     except LeaseLostError:
         return _start(run, leases, listing, tell)
     return found
+
+
+def _amend(run: Run, leases: Leases, change: Callable[[dict[str, Any]], dict[str, Any]], tell: Tell) -> None:
+    """Change run.json as it is now: another process may have done so since this one has read it."""
+    try:
+        with leases.wait_for("run", tell) as lease:
+            found = run.directory.read_provenance() or {}
+            if (changed := change(found)) != found:
+                run.directory.write_provenance(changed, lease)
+    except LeaseLostError:
+        _amend(run, leases, change, tell)

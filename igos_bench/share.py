@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from .data import ImageSource
 from .lease import Lease, Leases
 from .results import Row, RunDirectory
+from .shard import Shard
 
 Report = Callable[[int, list[Row]], None]
 Tell = Callable[[str], None]
@@ -18,8 +19,9 @@ class Share:
     """The chunks of a run, some of which this process computes and other processes the rest.
 
     Attributes:
-        chunks: Images of each.
-        rows: Rows of each that is done, as far as this process knows.
+        chunks: Images of each of the run's.
+        mine: Those that are this process's to see to: all, or those of its shard.
+        rows: Rows of each of these that is done, as far as this process knows.
         missing: Those that were not done when it last looked. A chunk with an image that failed counts as missing at
             first, so that a run tries again, and as done where another process has committed it since.
         claimed: Leases on chunks, in the order in which `images` has begun to yield their images.
@@ -30,6 +32,7 @@ class Share:
         directory: RunDirectory,
         leases: Leases,
         chunks: Sequence[Sequence[ImageSource]],
+        shard: Shard,
         report: Report,
         tell: Tell,
     ) -> None:
@@ -40,9 +43,10 @@ class Share:
         self.report = report
         self.tell = tell
         self.claimed: deque[Lease] = deque()
-        self._before = [directory.stamp(i) for i in range(len(chunks))]
-        self.rows = {i: directory.read_rows(i) for i in range(len(chunks))}
-        self.missing = [i for i in range(len(chunks)) if not self._has(i, ("ok",))]
+        self.mine = range(shard.index, len(chunks), shard.count)
+        self._before = {i: directory.stamp(i) for i in self.mine}
+        self.rows = {i: directory.read_rows(i) for i in self.mine}
+        self.missing = [i for i in self.mine if not self._has(i, ("ok",))]
         self._waits_for: set[str] = set()
 
     def images(self) -> Iterator[ImageSource]:
@@ -85,6 +89,16 @@ class Share:
             )
         self._waits_for = holders
         time.sleep(self.leases.pause)
+
+    def is_whole(self) -> bool:
+        """Whether every chunk of the run has been tried, the other shards' too; if so, `rows` has them all."""
+        others = [i for i in range(len(self.chunks)) if i not in self.mine]
+        if others:
+            self.directory.look_anew()
+        if not all(map(self.directory.stamp, others)):  # before any is read
+            return False
+        self.rows |= {i: self.directory.read_rows(i) for i in others}
+        return all(self._has(i, ("ok", "failed")) for i in others)
 
     def _is_done_elsewhere(self, chunk: int) -> bool:
         if self.directory.stamp(chunk) == self._before[chunk]:

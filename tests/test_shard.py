@@ -1,0 +1,225 @@
+"""A run spread over shards: the files of a run by one process, whatever n, and a process of torchrun's that is killed.
+
+The processes of torchrun's are real ones, on a network of seeded random weights.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Command
+from PIL import Image
+
+from igos_bench.console import print_summary
+from igos_bench.errors import UserError
+from igos_bench.overrides import compose_config
+from igos_bench.prepare import prepare
+from igos_bench.runner import Outcome, execute
+from igos_bench.shard import Place, Shard, find_place, find_shard, spread
+
+IMAGES = 7
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    (tmp_path / "images").mkdir()
+    draws = np.random.default_rng(0)
+    for i in range(IMAGES):
+        Image.fromarray(draws.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "images" / f"{i:02d}.png")
+    return [
+        "model=timm", "model.architecture=mobilenetv3_small_050", "model.weights=null", "data=folder",
+        f"data.root={tmp_path / 'images'}", "method=grad_cam", "resolution=28", "protocol.n_steps=2", "chunk_size=1",
+        "device=cpu",
+    ]  # fmt: skip
+
+
+def run(words: list[str], **how: Any) -> Outcome:
+    return execute(prepare(compose_config(words)), lambda _count, _rows: None, **how)
+
+
+def files(results: Path) -> dict[str, bytes]:
+    """Maps, curves and rows of the run, by path inside it; rows without their times."""
+    (folder,) = (path.parent for path in results.glob("runs/*/*/*/*/*/run.json"))
+    found = {}
+    for path in sorted(folder.rglob("*.npz")) + sorted(folder.rglob("*.csv")):
+        name = str(path.relative_to(folder))
+        if name.endswith(".npz"):
+            found[name] = path.read_bytes()
+        elif "timing" not in name:
+            rows = csv.DictReader(io.StringIO(path.read_text(), newline=""))
+            pairs = [[pair for pair in row.items() if not pair[0].endswith("_seconds")] for row in rows]
+            found[name] = repr(pairs).encode()
+    return found
+
+
+@pytest.fixture
+def whole(words: list[str], tmp_path: Path) -> dict[str, bytes]:
+    """What a run without shards leaves."""
+    assert len(run([*words, f"results_dir={tmp_path / 'whole'}"]).whole or ()) == IMAGES
+    found = files(tmp_path / "whole")
+    assert len(found) == 3 * IMAGES + 1
+    return found
+
+
+def test_n_may_change_and_no_row_is_lost_or_doubled(
+    words: list[str], whole: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*words, f"results_dir={tmp_path / 'out'}"]
+    key = prepare(compose_config(words)).map_key
+    expected: list[int] = []
+    first = run([*words, "shard=2/3"], expect=expected.append)
+    assert (len(first.rows), first.whole, expected) == (2, None, [2])
+    assert print_summary(first, Shard(1, 3)) == 0
+    said = capsys.readouterr().out
+    assert "2/3 has been through its 2 images" in said and "still missing" in said and "igos-bench table" not in said
+    assert not list(first.directory.glob("*/records.csv")), "the rows of a shard are not the run's"
+    described = json.loads((first.directory / "run.json").read_text())
+    assert (described["finished"], described["done"], described["config"]["shard"]) == (None, 0, None)
+    assert first.directory.name == key
+
+    again = run([*words, "shard=1/2", "chunk_size=3"])  # of its 4 chunks one is there
+    assert (len(again.rows), again.resumed, again.whole) == (4, 1, None)
+    last = run([*words, "shard=2/2"])
+    assert (len(last.rows), last.resumed, len(last.whole or ())) == (3, 1, IMAGES)
+    assert print_summary(last, Shard(1, 2)) == 0
+    said = capsys.readouterr().out
+    assert f"so have all other shards: the cell has its {IMAGES} images\n" in said and "igos-bench table" in said
+    assert json.loads((first.directory / "run.json").read_text())["done"] == IMAGES
+    assert files(tmp_path / "out") == whole
+    nothing = run([*words, "shard=9/9"])
+    assert (nothing.rows, len(nothing.whole or ())) == ([], IMAGES), "a shard may have no chunk of its own"
+
+
+def test_a_failed_image_is_its_shards(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*words, f"results_dir={tmp_path / 'out'}"]
+    images = prepare(compose_config(words)).images
+    (tmp_path / "images" / images[1].image_id).write_bytes(b"no image")
+    one, two = (run([*words, f"shard={i}/2"]) for i in (1, 2))
+    assert print_summary(two, Shard(1, 2)) == 3
+    assert print_summary(one, Shard(0, 2)) == 0
+    assert f"the cell has its {IMAGES} images, of which 1 failed" in capsys.readouterr().out
+
+
+def test_a_sweep_over_all_shards(
+    igos_bench: Command, words: list[str], whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    ended = igos_bench("-m", *words, "results_dir=out", "shards=3")
+    assert ended.returncode == 0, ended.stderr
+    assert "3 shards of cells without a failure" in ended.stdout
+    assert files(tmp_path / "out") == whole
+    assert len(igos_bench("table", "results_dir=out").stdout.splitlines()) > 2
+
+
+def test_what_is_no_shard(igos_bench: Command) -> None:
+    for asked in ("0/2", "3/2", "1/0", "1", "-1/2", "a/b", "1/2/3", "1.5/2", "", "²/3"):
+        with pytest.raises(UserError, match=f"^shard={re.escape(asked)}: write i/n"):
+            find_shard(asked)
+    for asked in ("0", "-1", "two", "1.5", "10001"):
+        with pytest.raises(UserError, match="from 1 to 10,000"):
+            spread([f"shards={asked}"])
+    assert spread(["a=1", "shards=2"]) == ["a=1", "shard=1/2,2/2"]
+    ended = igos_bench("shard=3/2")
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
+
+
+TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+SRUN = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+
+
+def test_auto_is_what_the_launcher_says() -> None:
+    for environment in (TORCHRUN, SRUN):
+        place = find_place(environment)
+        assert str(place.shard) == "6/8"
+        assert [place._replace(local=i).device(4) for i in range(4)] == [0, 1, 2, 3], "each has its own"
+    with pytest.raises(UserError, match="start as many"):
+        find_place(TORCHRUN).device(1)
+    assert find_place(SRUN).device(1) == 0, "srun shows each task its own device alone"
+    for wrong in (
+        {},
+        {**TORCHRUN, "RANK": "8"},
+        {**TORCHRUN, "RANK": "x"},
+        {"RANK": "1"},
+        {**SRUN, "SLURM_PROCID": "-"},
+    ):
+        with pytest.raises(UserError, match="^shard=auto"):
+            find_place(wrong)
+
+
+def test_all_cores_are_used_and_none_twice() -> None:
+    for cores, count in ((64, 8), (7, 3), (2, 2), (1, 1)):
+        threads = [Place(Shard(i, count), "torchrun", i, count).threads({}, cores) for i in range(count)]
+        assert sum(n or 0 for n in threads) == cores and max(n or 0 for n in threads) - min(n or 0 for n in threads) < 2
+    assert Place(Shard(3, 4), "torchrun", 3, 4).threads({}, 2) == 1, "each needs one"
+    assert find_place(TORCHRUN).threads({"OMP_NUM_THREADS": "1"}, 8) == 2, "which is torchrun's own"
+    assert find_place(TORCHRUN).threads({"OMP_NUM_THREADS": "3"}, 8) is None, "which is the user's"
+    assert find_place(SRUN).threads({"SLURM_CPUS_PER_TASK": "4"}, 8) == 4
+    assert find_place(SRUN).threads({}, 8) is None
+
+
+# torchrun itself
+
+
+def torchrun(words: list[str], tmp_path: Path, *flags: str) -> subprocess.Popen[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *flags, "-m",
+         "igos_bench", *words, f"results_dir={tmp_path / 'out'}", "shard=auto"],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.long
+def test_a_killed_process_is_started_again(words: list[str], whole: dict[str, bytes], tmp_path: Path) -> None:
+    agent = torchrun(words, tmp_path, "--max-restarts=1")
+    killed: list[int] = []
+
+    def kill_who_has_a_lease() -> None:
+        while agent.poll() is None and not killed:
+            for path in (tmp_path / "out").glob("runs/*/*/*/*/*/leases/000*/*/owner.json"):
+                try:
+                    process = json.loads(path.read_text())["process"]
+                    os.kill(process, signal.SIGKILL)
+                    killed.append(process)
+                    return
+                except (OSError, ValueError):  # given back just now
+                    continue
+            time.sleep(0.001)
+
+    killer = threading.Thread(target=kill_who_has_a_lease)
+    killer.start()
+    output, _ = agent.communicate(timeout=240)
+    killer.join()
+    assert killed, output
+    assert agent.returncode == 0, output
+    assert "shard=1/2" in output and "shard=2/2" in output
+    assert files(tmp_path / "out") == whole, output
+    (described,) = (json.loads(path.read_text()) for path in (tmp_path / "out").glob("runs/*/*/*/*/*/run.json"))
+    cores = len(os.sched_getaffinity(0))
+    assert described["threads"] in {max(1, cores // 2), max(1, (cores + 1) // 2)}
+    assert described["done"] == IMAGES
+
+
+@pytest.mark.long
+def test_a_failed_image_does_not_stop_the_other_process(words: list[str], tmp_path: Path) -> None:
+    """torchrun stops all processes as soon as one ends with an error: so that one ends last."""
+    images = prepare(compose_config(words)).images
+    (tmp_path / "images" / images[1].image_id).write_bytes(b"no image")
+    output, _ = (agent := torchrun([*words, "data.limit=7"], tmp_path)).communicate(timeout=240)
+    assert agent.returncode == 1 and "exitcode  : 3" in output, output
+    assert "SIGTERM" not in output, output
+    (described,) = (json.loads(path.read_text()) for path in (tmp_path / "out").glob("runs/*/*/*/*/*/run.json"))
+    assert described["done"] == IMAGES - 1

@@ -1,0 +1,72 @@
+"""What `status` says of results folders, also of processes that run, stopped, or are on a machine that is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Command
+from result_folders import leave_run
+
+from igos_bench.errors import UserError
+from igos_bench.lease import Leases
+from igos_bench.status import look, printed
+
+
+def test_done_running_failed_and_hours_left(tmp_path: Path) -> None:
+    leave_run(tmp_path, "igos", 28, [(0.1, 0.9)] * 4)
+    run = leave_run(tmp_path, "igos", 14, [(0.1, 0.9), None, (0.1, 0.9)], requested=10)  # 2.5 and 4.5 s an image
+    leave_run(tmp_path, "mask", 14, [(0.1, 0.9), None])
+    leave_run(tmp_path, "rise", 224, [], requested=5)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "2026-01-01 mask.txt").write_text("Traceback\nRuntimeError: burnt\n")
+
+    found = {(cell.method, cell.resolution): cell for cell in look(tmp_path)}
+    assert {key: cell.state for key, cell in found.items()} == {
+        ("igos", 28): "complete", ("igos", 14): "stopped", ("mask", 14): "failed", ("rise", 224): "stopped",
+    }  # fmt: skip
+    stopped = found["igos", 14]
+    assert (stopped.done, stopped.requested, stopped.left, dict(stopped.failed)) == (2, 10, 8, {"no image": 1})
+    assert (stopped.seconds, stopped.work, stopped.rate) == (3.5, 28.0, 0)
+    shown = printed(look(tmp_path), tmp_path)
+    assert "4 cells: 1 complete, 0 running, 2 stopped, 1 failed; 7 of 21 images done; " in shown
+    assert "0.01 hours left for 1 such process, and 1 cells of which no time is known" in shown
+    assert "failed: 1 images of mask at 14 on toy, images, under paper: no image" in shown
+    assert "broke: 2026-01-01 mask: RuntimeError: burnt (" in shown
+
+    with Leases(run.path / "leases", 300) as leases:
+        for name in ("000002", "000003"):
+            assert leases.claim(name)
+        (running,) = (cell for cell in look(tmp_path) if cell.processes)
+        assert (running.method, running.resolution, running.state, running.processes) == ("igos", 14, "running", 1)
+        assert running.rate == pytest.approx(1 / 3.5)
+        (owner,) = (run.path / "leases").glob("000002/*/owner.json")
+        owner.write_text(json.dumps(json.loads(owner.read_text()) | {"host": "node7", "machine": "another"}))
+        assert max(cell.processes for cell in look(tmp_path)) == 2
+        assert "2 processes, 0.571 images a second" in printed(look(tmp_path), tmp_path)
+        os.utime(owner, (time.time() - 301,) * 2)
+        assert max(cell.processes for cell in look(tmp_path)) == 1, "a machine that gives no sign of life"
+        ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+        (other,) = (run.path / "leases").glob("000003/*/owner.json")
+        other.write_text(json.dumps(json.loads(other.read_text()) | {"process": int(ended.stdout)}))
+        assert max(cell.processes for cell in look(tmp_path)) == 0, "a process that is no more"
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no runs under"):
+        look(tmp_path)
+
+
+def test_the_command_needs_no_torch(igos_bench: Command, tmp_path: Path) -> None:
+    leave_run(tmp_path / "results", "igos", 28, [(0.1, 0.9)])
+    command = "import sys; sys.argv[1:] = ['status']; from igos_bench import cli; assert cli.main() == 0;"
+    command += "assert 'torch' not in sys.modules and 'hydra' not in sys.modules"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    subprocess.run([sys.executable, "-c", command], cwd=tmp_path, env=environment, check=True, timeout=60)
+    ended = igos_bench("status", "result_dir=x")
+    assert ended.returncode == 2 and "did you mean 'results_dir'?" in ended.stderr
