@@ -38,6 +38,7 @@ def test_it_computes_what_the_network_does(build: str) -> None:
 
 
 def test_bfloat16_is_as_near_as_autocast_and_float32_comes_out() -> None:
+    torch.manual_seed(0)
     network = normalised(timm.create_model("tf_efficientnet_lite0"))
     fast, _ = speed_up(network, CPU, Precision.bf16)
     images, targets = random_images(8), torch.arange(8)  # a logit's last digit is as large as what is looked for
