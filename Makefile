@@ -17,7 +17,7 @@ test: $(DEV) ## the tests, without the long ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests -m "not long and not gpu" $(COVER)
 
 test-long: $(DEV) ## the tests that take minutes
-	$(BIN)/python -m pytest -q tests -m long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 tests -m long
 
 test-gpu: $(DEV) ## the tests that need a CUDA device
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "make test-gpu: no CUDA device here")'
