@@ -18,7 +18,7 @@ def end_after_the_others(code: int) -> None:
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=30))
