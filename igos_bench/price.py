@@ -102,24 +102,25 @@ def calibrated_speed(cells: Sequence[Cell]) -> Speed | None:
     """From the times and passes of cells of one model that are done; None where there are none.
 
     Grad-CAM and Excitation BP, whose backward pass ends at a layer, and others with few passes tell of scoring alone.
-    The median, as a cell may have run beside other work.
+    Other work on the machine slows a cell's passes alike: of a gradient it tells how many forward passes it costs.
+    Medians, as it may have slowed some cells and not others.
     """
-    forwards, gradients = [], []
+    forwards, ratios = [], []
     for cell in cells:
-        score = cell.rows["score_seconds"].mean()
-        if score > 0:
-            found = {key: cell.settings[f"protocol.{key}"] for key in ("ranking", "spacing") if _has(cell, key)}
-            count = points(cell.resolution, int(cell.settings["protocol.n_steps"]), **found)
-            forwards.append(float(score) / scoring(count).alone)
+        spent = {key: float(cell.rows[key].mean()) for key in ("explain_seconds", "score_seconds")}
+        if not spent["score_seconds"] > 0:  # NaN where none is done
+            continue
+        found = {key: cell.settings[f"protocol.{key}"] for key in ("ranking", "spacing") if _has(cell, key)}
+        count = points(cell.resolution, int(cell.settings["protocol.n_steps"]), **found)
+        forward = spent["score_seconds"] / scoring(count).alone
+        forwards.append(forward)
+        both, gradients = (float(cell.rows[key].mean()) for key in ("forwards", "backwards"))
+        if gradients >= 10 and spent["explain_seconds"] > 0:
+            ratios.append((spent["explain_seconds"] / forward - (both - gradients)) / gradients)
     if not forwards:
         return None
-    forward = median(forwards)
-    for cell in cells:
-        spent, both, back = (cell.rows[key].mean() for key in ("explain_seconds", "forwards", "backwards"))
-        if back >= 10 and spent > 0:
-            gradients.append((float(spent) - (float(both) - float(back)) * forward) / float(back))
-    source = f"{len(forwards)} other cells of the model"
-    return Speed(forward, median(gradients) if gradients else GRADIENT * forward, source)
+    ratio = median(ratios) if ratios else GRADIENT
+    return Speed(median(forwards), ratio * median(forwards), f"{len(forwards)} other cells of the model")
 
 
 def _has(cell: Cell, key: str) -> bool:
