@@ -7,7 +7,8 @@
                                      incomplete cells, marked
     igos-bench compare [same words]  paired differences between methods on the same images, results/comparison.csv
     igos-bench show RUN_KEY [results_dir=.]  the command that makes a run of the table again, and all it was made with
-    igos-bench plan [overrides]      what would run, what of it is done, hours left; computes nothing
+    igos-bench plan [overrides] [rate=.]  what would run, what of it is done, hours left, storage; computes nothing but,
+                                     with rate=measured, the rate of this device; rate=FORWARD,GRADIENT gives another's
     igos-bench status [results_dir=.] what is done, running and failed, and hours left, from the files alone
     igos-bench check-data [overrides] say what the data are, and whether the model recognises them
 
@@ -90,6 +91,10 @@ def _run(command: str, words: list[str]) -> int:
     parser.add_argument("-cd", "--config-dir")
     parser.add_argument("overrides", nargs="*")
     asked = parser.parse_intermixed_args(words)
+    if command == "plan":
+        from .plan import words_of_plan
+
+        asked.rate, asked.shards, asked.overrides = words_of_plan(asked.overrides)
     asked.overrides = spread(asked.overrides)
     check_overrides(asked.overrides, asked.config_dir, sweep=asked.multirun)
     _check_maps(command, asked.overrides)
@@ -141,13 +146,13 @@ def _plan(asked: argparse.Namespace, jobs: Jobs) -> int:
     planned: list[Planned] = []
 
     def work(config: RunConfig) -> int:
-        planned.append(plan(config, read))
+        planned.append(plan(config, read, asked.rate))
         return 0
 
     for config in compose_jobs(asked.overrides, asked.config_dir, sweep=asked.multirun):
         jobs.attempt(config, work)
     if planned:
-        say(printed(planned))
+        say(printed(planned, asked.shards))
     return jobs.end()
 
 
@@ -216,7 +221,7 @@ def _status(words: list[str]) -> int:
         if key != "results_dir":
             raise UserError(unknown("key", key, ["results_dir"]))
     results_dir = Path(options.get("results_dir", "results"))
-    print(printed(look(results_dir), results_dir))
+    say(printed(look(results_dir), results_dir))
     return 0
 
 

@@ -162,7 +162,7 @@ def _reasons(cells: Sequence[Progress]) -> Iterator[str]:
 
 
 def _logs(results_dir: Path) -> Iterator[str]:
-    """Cells of sweeps that broke, latest first: of one that was mended since too, so that the moment is told."""
+    """Cells of sweeps that broke, latest first; some may have been mended since, so that the moment is told."""
     logs = sorted(results_dir.glob("logs/*.txt"), reverse=True)
     for log in logs[:SHOWN]:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -1,0 +1,175 @@
+"""What a cell costs: passes of the network for an image, seconds of a pass, bytes on the disk."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from .cells import Cell
+from .config import INPUT_SIZE, RunConfig
+from .errors import UserError
+from .kept import keep, recall
+
+if TYPE_CHECKING:
+    from .methods import Method
+
+GRADIENT = 3
+"""Forward passes that a forward and backward pass cost, where nothing tells: the backward one is taken for two."""
+
+TRIES = 6
+"""Of I-GOS's line search in an iteration: 4 to 8 on photographs, in the mean of 20."""
+
+ROW = 250
+"""Bytes of an image's row, and of its names in the two archives."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """For one image: forward passes alone, and forward passes with a backward one."""
+
+    alone: float
+    gradients: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of a forward pass of one input, and of a forward and backward one; `source` says whence, for people."""
+
+    forward: float
+    gradient: float
+    source: str
+
+    def seconds(self, passes: Passes) -> float:
+        """What these take."""
+        return passes.alone * self.forward + passes.gradients * self.gradient
+
+
+def explaining(method: Method) -> Passes | None:
+    """Passes of a method for an image, I-GOS's and others' searches in the mean; None for one that is not ours."""
+    given: Any = method
+    match method.name:
+        case "grad_cam" | "excitation_bp":
+            return Passes(0, 1)
+        case "integrated_gradients":
+            return Passes(0, given.steps)
+        case "rise":
+            return Passes(given.masks, 0)
+        case "mask":
+            return Passes(0, given.iterations)
+        case "igos":
+            return Passes(1 + given.iterations * TRIES, given.iterations * given.path_steps)
+    return None
+
+
+def points(resolution: int, n_steps: int, ranking: str = "elements", spacing: str = "even") -> int:
+    """Of a curve, as `metrics.Protocol.hits` has them."""
+    elements = (resolution if ranking == "elements" else INPUT_SIZE) ** 2
+    if spacing == "even":
+        return min(elements, n_steps) + 1
+    return len(range(0, elements, max(1, elements // n_steps))) + 1
+
+
+def scoring(points: int) -> Passes:
+    """Of both curves of an image, whose ends are shared."""
+    return Passes(2 * (points - 2) + 2, 0)
+
+
+def stored_bytes(resolution: int, points: int) -> int:
+    """Of an image at most, on the disk: its map and two curves in float32, which are compressed, and its row."""
+    return 4 * (resolution**2 + 2 * points) + ROW
+
+
+def given_speed(rate: str) -> Speed:
+    """What `rate=FORWARD` or `rate=FORWARD,GRADIENT`, inputs a second, means; raises UserError."""
+    try:
+        forward, gradient = ([float(part) for part in rate.split(",")] + [0.0])[:2]
+        if rate.count(",") == 0:
+            gradient = forward / GRADIENT
+        if rate.count(",") > 1 or not (0 < forward < 1e12 and 0 < gradient < 1e12):
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"rate={rate}: write inputs a second, of forward passes, and after a comma of forward and backward passes "
+            f"where that is known (else a third of it), as in rate=2400,750; or measured, to measure this device"
+        ) from None
+    return Speed(1 / forward, 1 / gradient, "the rate given")
+
+
+def calibrated_speed(cells: Sequence[Cell]) -> Speed | None:
+    """From the times and passes of cells of one model that are done; None where there are none.
+
+    Grad-CAM and Excitation BP, whose backward pass ends at a layer, and others with few passes tell of scoring alone.
+    Other work on the machine slows a cell's passes alike: of a gradient it tells how many forward passes it costs.
+    Medians, as it may have slowed some cells and not others.
+    """
+    forwards, ratios = [], []
+    for cell in cells:
+        spent = {key: float(cell.rows[key].mean()) for key in ("explain_seconds", "score_seconds")}
+        if not spent["score_seconds"] > 0:  # NaN where none is done
+            continue
+        found = {key: cell.settings[f"protocol.{key}"] for key in ("ranking", "spacing") if _has(cell, key)}
+        count = points(cell.resolution, int(cell.settings["protocol.n_steps"]), **found)
+        forward = spent["score_seconds"] / scoring(count).alone
+        forwards.append(forward)
+        both, gradients = (float(cell.rows[key].mean()) for key in ("forwards", "backwards"))
+        if gradients >= 10 and spent["explain_seconds"] > 0:
+            ratios.append((spent["explain_seconds"] / forward - (both - gradients)) / gradients)
+    if not forwards:
+        return None
+    ratio = median(ratios) if ratios else GRADIENT
+    return Speed(median(forwards), ratio * median(forwards), f"{len(forwards)} other cells of the model")
+
+
+def _has(cell: Cell, key: str) -> bool:
+    return f"protocol.{key}" in cell.settings
+
+
+def measured_speed(config: RunConfig) -> Speed:
+    """The raw rate of this device, with the micro-batch that a run would take; kept in the user's cache folder.
+
+    The network has random weights, which are as fast as any. Raises UserError where it cannot be built.
+    """
+    import torch
+
+    from .batch_size import USUAL, USUAL_ON_A_GPU, choose_batch_size
+    from .memory import keep_freed_memory
+    from .models import load_classifier
+    from .prepare import choose_device, forbid_shortcuts
+    from .rates import Way, measure_rates
+
+    device = choose_device(config.device, config.precision)
+    asked = config.evaluate.batch_size
+    described = {
+        "model": f"{config.model.library} {config.model.architecture}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.node(),
+        "threads": torch.get_num_threads(),
+        "precision": config.precision.value,
+        "torch": torch.__version__,
+        "asked": asked,
+    }
+    name = f"rate-{config.model.library}-{config.model.architecture}-{device.type}-{config.precision.value}"
+    name = name.replace("/", "_")
+    known = recall(name, described)
+    if known is None:
+        forbid_shortcuts()
+        if device.type == "cpu":
+            keep_freed_memory()
+        random = replace(config.model, weights=None, sha256=None)
+        network = load_classifier(random, device, precision=config.precision).fast_network
+        size = asked if isinstance(asked, int) else USUAL.get(device.type, USUAL_ON_A_GPU)
+        if asked == "auto":
+            size = choose_batch_size(asked, f"{config.model.name}-random", network, device, config.precision)
+        found = [
+            measure_rates({"fast": Way(network)}, [size], backward=b, precision=config.precision, device=device)
+            for b in (False, True)
+        ]
+        if not all(found):
+            raise UserError(
+                f"evaluate.batch_size={size}: {config.model.name} has no memory here for such a micro-batch"
+            )
+        known = {"forward": found[0][0].seconds, "gradient": found[1][0].seconds}
+        keep(name, described, known, "the measured rate")
+    return Speed(float(known["forward"]), float(known["gradient"]), "the rate measured here")
