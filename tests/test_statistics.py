@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from igos_bench import statistics
 from igos_bench.statistics import holm, interval, wilcoxon
 
 
@@ -37,3 +38,22 @@ def test_holm_by_hand() -> None:
     assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
     assert holm([0.5, 0.6]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_an_interval_of_many_values_is_the_one_that_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of skewed values it is not symmetric about the mean; the draws' noise is up to 2 % of the width."""
+    few = np.random.default_rng(1).exponential(size=300)
+    drawn = np.array(interval(few))
+    monkeypatch.setattr(statistics, "MANY", 299)
+    worked_out = np.array(interval(few))
+    assert np.abs(worked_out - drawn).max() < 0.02 * np.ptp(drawn)
+    below, above = few.mean() - worked_out[0], worked_out[1] - few.mean()
+    assert above > 1.1 * below
+    assert interval(few, 0.5)[1] < worked_out[1]
+
+
+def test_a_million_values_take_a_moment() -> None:
+    values = np.random.default_rng(0).beta(2, 5, size=1_280_000)
+    low, high = interval(values)
+    expected = 1.959964 * values.std() / np.sqrt(len(values))
+    assert (values.mean() - low, high - values.mean()) == pytest.approx((expected, expected), rel=0.01)
