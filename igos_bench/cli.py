@@ -6,6 +6,7 @@
     igos-bench table [results_dir=.] make and print results/table.csv, .md and .tex; allow_partial=true takes
                                      incomplete cells, marked
     igos-bench compare [same words]  paired differences between methods on the same images, results/comparison.csv
+    igos-bench report [results_dir=.] a page to look through all runs and images, results/report.html
     igos-bench show RUN_KEY [results_dir=.]  the command that makes a run of the table again, and all it was made with
     igos-bench plan [overrides] [rate=.]  what would run, what of it is done, hours left, storage; computes nothing but,
                                      with rate=measured, the rate of this device; rate=FORWARD,GRADIENT gives another's
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from .data import Read
     from .jobs import Jobs
 
-COMMANDS = ("run", "score", "table", "compare", "show", "plan", "status", "check-data")
+COMMANDS = ("run", "score", "table", "compare", "report", "show", "plan", "status", "check-data")
 
 
 def main() -> int:
@@ -66,6 +67,8 @@ def _command(words: list[str]) -> int:
             return _show(words)
         if command == "status":
             return _status(words)
+        if command == "report":
+            return _report(words)
         return _read(command, words) if command in ("table", "compare") else _run(command, words)
     except UserError as error:
         tell(error)
@@ -216,13 +219,28 @@ def _show(words: list[str]) -> int:
 def _status(words: list[str]) -> int:
     from .status import look, printed
 
+    results_dir = _results_dir(words)
+    say(printed(look(results_dir), results_dir))
+    return 0
+
+
+def _report(words: list[str]) -> int:
+    from .report import write_report
+
+    path, missing = write_report(_results_dir(words))
+    for trouble in missing:
+        tell(trouble)
+    say(f"written to {path}, with its pictures in {path.parent / 'report_files'}")
+    return 0
+
+
+def _results_dir(words: list[str]) -> Path:
+    """Of commands that take this word alone."""
     options = dict(word.partition("=")[::2] for word in words)
     for key in options:
         if key != "results_dir":
             raise UserError(unknown("key", key, ["results_dir"]))
-    results_dir = Path(options.get("results_dir", "results"))
-    say(printed(look(results_dir), results_dir))
-    return 0
+    return Path(options.get("results_dir", "results"))
 
 
 def _read(command: str, words: list[str]) -> int:
