@@ -105,7 +105,8 @@ def find_cells(results_dir: Path) -> list[Cell]:
 
 def readable_cells(results_dir: Path) -> tuple[list[Cell], list[str]]:
     """All cells that can be read, in the order of `read_cells`, complete or not, and what is wrong with the others."""
-    cells, troubles = [], []
+    cells: list[Cell] = []
+    troubles: list[str] = []
     for path in sorted(results_dir.glob("runs/*/*/*/*/*/run.json")):
         try:
             cells += _cells_of_run(path)
@@ -164,7 +165,7 @@ def _cells_of_run(path: Path) -> Iterator[Cell]:
             rows=ok,
             directory=RunDirectory(path.parent, folder.name),
             code=code,
-            failures=rows.loc[rows["status"] != "ok", "error"].to_dict(),
+            failures={str(i): str(why) for i, why in rows.loc[rows["status"] != "ok", "error"].items()},
         )
 
 

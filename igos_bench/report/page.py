@@ -20,7 +20,17 @@ from ..provenance import now
 from ..results import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
-SCRIPTS = ("data.js", "themes.js", "tables.js", "pictures.js", "curves.js", "viewer.js", "gallery.js", "extremes.js", "sections.js")
+SCRIPTS = (
+    "data.js",
+    "themes.js",
+    "tables.js",
+    "pictures.js",
+    "curves.js",
+    "viewer.js",
+    "gallery.js",
+    "extremes.js",
+    "sections.js",
+)
 """In the order in which the page runs them."""
 
 
@@ -57,7 +67,11 @@ def render(results_dir: Path, cells: Sequence[Cell], troubles: Sequence[str], da
     from . import sections
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
     groups = [list(group) for _, group in groupby(cells, key=lambda cell: tuple(getattr(cell, key) for key in GROUP))]
@@ -88,7 +102,7 @@ def render(results_dir: Path, cells: Sequence[Cell], troubles: Sequence[str], da
 
 
 def embedded(data: Any) -> str:
-    """JSON that may stand inside a script element, whatever its texts are: no `<`, `>`, `&` nor line separator is left."""
+    """JSON that may stand inside a script element, whatever its texts are: ASCII without `<`, `>` and `&`."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -17,7 +17,7 @@ class Photographs:
     """The images of one data set, as a run's run.json names it.
 
     Attributes:
-        trouble: What a reader has to know: the data set is gone, or is not what the run was made on; None if all is well.
+        trouble: What a reader has to know, that the data set is gone or is not what the run was made on; or None.
     """
 
     def __init__(self, run: Mapping[str, Any]) -> None:

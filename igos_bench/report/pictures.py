@@ -40,6 +40,8 @@ def side_file(number: int, content: Mapping[str, Any]) -> bytes:
 
 def read_photograph(source: ImageSource, preprocessing: str, max_pixels: int) -> Tensor:
     """What the network saw of it, (3, 224, 224) in [0, 1]; raises ImageError."""
+    if preprocessing not in list(Preprocessing):
+        raise ImageError(f"its run.json says preprocessing={preprocessing}, which is unknown here")
     with source.open() as file:
         return preprocess(decode(file, max_pixels=max_pixels), Preprocessing(preprocessing))
 
@@ -91,14 +93,6 @@ def baseline_of(protocol: Mapping[str, Any], kind: str) -> Baseline | None:
         return Baseline(**protocol[f"{kind}_baseline"])
     except (KeyError, TypeError, UserError):
         return None
-
-
-def readable_photograph(source: ImageSource, preprocessing: str, max_pixels: int) -> Tensor | str:
-    """The photograph, or why it cannot be shown."""
-    try:
-        return read_photograph(source, preprocessing, max_pixels)
-    except ImageError as error:
-        return str(error)
 
 
 def _in_units(values: np.ndarray, unit: float) -> list[int | None]:

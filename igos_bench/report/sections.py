@@ -59,8 +59,8 @@ def areas(cells: Sequence[Cell]) -> dict[str, Any]:
             "key": cell.run_key,
         }
         for kind in KINDS:
-            values = [float(row[f"{kind}_{part}"]) for part in ("auc", "ci_low", "ci_high")]
-            found[kind] = _measured(*values, scales[kind])
+            mean, low, high = (float(row[f"{kind}_{part}"]) for part in ("auc", "ci_low", "ci_high"))
+            found[kind] = _measured(mean, low, high, scales[kind])
             found[f"{kind}_best"] = index in best[kind]
             found[f"{kind}_paper"] = number(row[f"paper_{kind}"])
             found[f"{kind}_difference"] = signed(row[f"{kind}_difference"])
@@ -83,17 +83,18 @@ def differences(cells: Sequence[Cell]) -> dict[str, Any]:
         except UserError as error:
             return {"rows": [], "notes": [str(error), *(str(warning.message) for warning in caught)]}
     scale = _scale(table, "ci_low", "difference", "ci_high")
+    titles = {cell.label: title(cell) for cell in cells}
     rows = [
         {
             "resolution": row["resolution"],
             "area": row["area"],
-            "method": row["method"],
-            "other": row["other"],
+            "method": titles[row["method"]],
+            "other": titles[row["other"]],
             "n": row["n"],
             "difference": _measured(row["difference"], row["ci_low"], row["ci_high"], scale, signed),
             "wilcoxon_p": row["wilcoxon_p"],
             "holm_p": row["holm_p"],
-            "winner": _winner(row),
+            "winner": titles.get(_winner(row), ""),
         }
         for _, row in table.iterrows()
     ]
@@ -106,7 +107,7 @@ def differences(cells: Sequence[Cell]) -> dict[str, Any]:
 
 def times(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """Seconds and passes an image of every cell, and on what machine."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for cell in cells:
         mean = cell.rows[["explain_seconds", "score_seconds", "forwards", "backwards"]].mean()
         run = _run(cell)
@@ -185,9 +186,7 @@ def _scale(table: pd.DataFrame, *columns: str) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def _measured(
-    mean: float, low: float, high: float, scale: tuple[float, float], text: Any = number
-) -> Measured:
+def _measured(mean: float, low: float, high: float, scale: tuple[float, float], text: Any = number) -> Measured:
     def place(value: float) -> float | None:
         return None if pd.isna(value) else round((value - scale[0]) / (scale[1] - scale[0]) * (WIDTH - 8) + 4, 1)
 
@@ -203,5 +202,6 @@ def _run(cell: Cell) -> Mapping[str, Any]:
 
 def _machine(run: Mapping[str, Any]) -> str:
     known = [str(run[key]) for key in ("processor", "device", "precision") if key in run]
-    threads = f"{run['threads']} threads" if "threads" in run else ""
-    return ", ".join([*known, threads] if threads else known) or "not known"
+    if "threads" in run:
+        known.append(f"{run['threads']} thread{'s' * (run['threads'] != 1)}")
+    return ", ".join(known) or "not known"

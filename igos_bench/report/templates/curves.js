@@ -16,7 +16,7 @@ function sharesOf(cell) {
 // Small and without axes, for a row of the gallery.
 function sparkline(pictures, cell) {
   const [width, height] = [120, 64];
-  const svg = drawing("svg", { width, height, "aria-hidden": "true" });
+  const svg = drawing("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
   svg.append(drawing("path", { class: "frame", d: `M0.5,0V${height - 0.5}H${width}` }));
   if (pictures.curves && cell.hits) {
     const shares = sharesOf(cell);

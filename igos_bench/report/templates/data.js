@@ -48,7 +48,7 @@ function contrast(entry) {
   return entry.deletion === null || entry.insertion === null ? null : entry.insertion - entry.deletion;
 }
 
-// The file of an image: {photograph, baselines, cells}. The latest are kept.
+// The file of an image: {photographs, cells}. The latest are kept.
 
 const KEPT = 150;
 const files = new Map(); // number -> {promise, resolve}

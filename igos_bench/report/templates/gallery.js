@@ -108,7 +108,11 @@ function makeRow(entry, index) {
     { className: "row", id: `row-${index}` },
     element("canvas", { width: SIZE, height: SIZE }),
     drawing("svg", { width: 120, height: 64 }),
-    text("id", ...breakable(report.ids[entry.image])),
+    text(
+      "id",
+      ...breakable(report.ids[entry.image]),
+      ...(entry.image in report.unreadable ? [element("span", { className: "quiet miss" }, " no photograph")] : []),
+    ),
     text(
       "class",
       labelOf(entry) === null ? "" : className(labelOf(entry)),

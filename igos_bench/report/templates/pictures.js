@@ -40,15 +40,13 @@ async function pixelsOf(base64) {
 async function loadPictures(entry) {
   const content = await loadFile(entry.image);
   const mine = content.cells[entry.cell] ?? {};
-  const { deletion, insertion } = cellOf(entry).baselines;
-  const decoded = (number) => {
-    const jpeg = content.baselines?.[number];
-    return jpeg ? pixelsOf(jpeg) : null;
-  };
+  const { baselines, preprocessing } = cellOf(entry);
+  const seen = content.photographs[preprocessing];
+  const decoded = (jpeg) => (jpeg ? pixelsOf(jpeg) : null);
   return {
-    photograph: content.photograph ? await pixelsOf(content.photograph) : null,
-    deletionBaseline: await decoded(deletion),
-    insertionBaseline: await decoded(insertion),
+    photograph: await decoded(seen?.photograph),
+    deletionBaseline: await decoded(seen?.baselines[baselines.deletion]),
+    insertionBaseline: await decoded(seen?.baselines[baselines.insertion]),
     side: mine.side ?? null,
     steps: mine.steps ? await inflate(mine.steps) : null,
     heat: mine.heat ?? null,

@@ -99,7 +99,7 @@ function showSiblings(entry) {
   const siblings = entriesOfImage.get(entry.image).filter((other) => cellOf(other).group === group);
   parts.siblings.replaceChildren(
     ...siblings.map((other) => {
-      const button = thumbnail(other, [`${cellOf(other).title} at ${cellOf(other).resolution}`]);
+      const button = thumbnail(other, [cellOf(other).title, `at ${cellOf(other).resolution}`]);
       if (other === entry) button.setAttribute("aria-current", "true");
       button.addEventListener("click", () => view(other, viewed.neighbour));
       paintThumbnail(button, other);
