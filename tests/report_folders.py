@@ -48,7 +48,6 @@ def leave_maps(
     chunk_size: int = 4,
     n_steps: int = 200,
     ranking: str = "elements",
-    seed: int = 0,
     parameters: dict[str, Any] | None = None,
 ) -> RunDirectory:
     """What a run over the images below `root` leaves that did the first `done` of them, those of `failed` in vain."""
@@ -56,7 +55,7 @@ def leave_maps(
     manifest = read_manifest(data)
     protocol = Protocol.from_config(ProtocolConfig(n_steps=n_steps, ranking=ranking))
     config = {
-        "data": asdict(data), "seed": seed, "precision": "fp32", "preprocessing": "plain", "timing": "chunk",
+        "data": asdict(data), "seed": 0, "precision": "fp32", "preprocessing": "plain", "timing": "chunk",
         "method": {"name": method, **(parameters or {})}, "protocol": asdict(protocol),
     }  # fmt: skip
     key = short_key({"config": config, "resolution": resolution})
@@ -71,14 +70,16 @@ def leave_maps(
     )  # fmt: skip
     directory.write_listing(manifest.listing(None))
     directory.write_protocol(json.loads(json.dumps(asdict(protocol))))
-    random = np.random.default_rng(resolution + seed)
+    random = np.random.default_rng(int(key, 16))
     hits = protocol.hits((224 if ranking == "pixels" else resolution) ** 2)
     for start in range(0, len(manifest.images) if done is None else done, chunk_size):
         chunk = manifest.images[start : start + chunk_size]
         maps = random.normal(size=(len(chunk), 1, resolution, resolution)).astype(np.float32)
         maps = np.maximum(maps, 0)  # half of it a plateau, as I-GOS's maps have them
         rise = np.linspace(0.02, random.uniform(0.3, 1, (len(chunk), 1)), len(hits), axis=-1)[:, 0].astype(np.float32)
-        curves = {"deletion": rise[:, ::-1] ** 2, "insertion": rise}
+        low, high = rise[:, :1], rise[:, -1:]
+        fall = low + (high - low) * ((rise[:, ::-1] - low) / (high - low)) ** 3  # with the ends of the other
+        curves = {"deletion": fall, "insertion": rise}
         rows = []
         for i, image in enumerate(chunk):
             row: dict[str, Any] = {"image_id": image.image_id, "status": "failed", "error": REASON}

@@ -53,7 +53,7 @@ def test_mistyped_key_is_one_readable_line(scripts: Path, tmp_path: Path) -> Non
     assert "'methodd'" in line and "'method'" in line
 
 
-def test_run_and_table(scripts: Path, tmp_path: Path) -> None:
+def test_run_table_and_report(scripts: Path, tmp_path: Path) -> None:
     """The configs, the sample, the tuned lambdas and the paper's numbers are found without the repository."""
     words = ("data.limit=1", "method.iterations=1", "protocol.n_steps=2", "results_dir=out", "method.lambdas=tuned")
     found = run(scripts / "igos-bench", *words, cwd=tmp_path)
@@ -64,3 +64,9 @@ def test_run_and_table(scripts: Path, tmp_path: Path) -> None:
     found = run(scripts / "igos-bench", "table", "results_dir=out", cwd=tmp_path)
     assert found.returncode == 0, found.stdout + found.stderr
     assert ",0.0899,0.5701," in (tmp_path / "out" / "table.csv").read_text()
+
+    found = run(scripts / "igos-bench", "report", "results_dir=out", cwd=tmp_path)
+    assert found.returncode == 0 and found.stderr == "", found.stdout + found.stderr
+    assert (tmp_path / "out" / "report_files" / "0.js").exists()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "function beginGallery" in page and ".row { " in page  # scripts and style are in the wheel

@@ -1,32 +1,355 @@
-"""The report in a real browser: Debian's chromium, driven by playwright. `make test-browser` runs it.
-
-Screenshots of every state of the page are left in build/screenshots, for people to look at.
-"""
+"""What the page of the report does, in a real browser: `make test-browser` runs it."""
 
 from __future__ import annotations
 
-import io
-import json
-import os
 import re
 import shutil
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from report_folders import HOSTILE, REASON, leave_maps, leave_photographs
+from browsing import DESKTOP, SECTIONS, Open, canvas, column, photographs, shoot, slide, view
+from playwright.sync_api import Browser
+from report_folders import HOSTILE, REASON, leave_maps
 
+from igos_bench.config import DataConfig, Preprocessing, ProtocolConfig
 from igos_bench.data import read_manifest
 from igos_bench.images import decode, preprocess
-from igos_bench.config import DataConfig, Preprocessing
-from igos_bench.metrics import rank
-from igos_bench.perturb import Baseline, upsample
+from igos_bench.metrics import Protocol, rank
+from igos_bench.perturb import blend
 from igos_bench.report import write_report
-from igos_bench.results import by_id
+from igos_bench.results import RunDirectory
 
-sync_api = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.browser
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """The order in which people count: image2 before image10, digits before letters."""
+    return [(int(part), "") if part.isdecimal() else (10**12, part.lower()) for part in re.findall(r"\d+|\D+", text)]
+
+
+# Tables
+
+
+def test_a_table_sorts_by_every_column(report: Path, open_page: Open) -> None:
+    page = open_page(report, "areas")
+    heads = page.locator("#areas thead button")
+    for i in range(heads.count()):
+        heads.nth(i).click()
+        head = heads.nth(i).locator("xpath=..")
+        assert head.get_attribute("aria-sort") == "ascending"
+        place = head.evaluate("head => head.cellIndex") + 1
+        cells = page.locator(f"#areas tbody tr > :nth-child({place})")
+        rising = cells.evaluate_all("cells => cells.map((cell) => cell.dataset.value ?? cell.textContent.trim())")
+        heads.nth(i).press("Enter")
+        assert head.get_attribute("aria-sort") == "descending"
+        falling = cells.evaluate_all("cells => cells.map((cell) => cell.dataset.value ?? cell.textContent.trim())")
+        if head.get_attribute("class") == "text":
+            assert rising == sorted(rising, key=natural) and falling == sorted(rising, key=natural, reverse=True)
+        else:
+            numbers = [
+                [float(text.replace("\N{MINUS SIGN}", "-")) for text in texts if text != "-"]
+                for texts in (rising, falling)
+            ]
+            assert numbers[0] == sorted(numbers[0]) and numbers[1] == sorted(numbers[0], reverse=True)
+            assert [text for text in rising if text == "-"] == rising[len(numbers[0]) :], "what has no number is last"
+    assert page.locator("th[aria-sort=ascending], th[aria-sort=descending]").count() == 1
+
+
+def test_sections_by_their_links(report: Path, open_page: Open) -> None:
+    page = open_page(report)
+    for section in SECTIONS:
+        page.click(f"nav a[href='#{section}']")
+        assert page.locator("main > section:visible").count() == 1
+        assert page.locator(f"section#{section}").is_visible()
+        assert page.evaluate("scrollY") == 0
+    assert column(page, "nav a[aria-current]") == ["Provenance"]
+
+
+# The gallery
+
+
+def test_the_gallery_sorts_by_every_column(report: Path, open_page: Open) -> None:
+    page = open_page(report, "images")
+    page.select_option("[name=resolution]", "14")
+    for name, selector in (
+        ("Deletion", ".row .number.deletion-text"),
+        ("Insertion", ".row .number.insertion-text"),
+        ("Difference", ".row > :last-child"),
+    ):
+        for rising in (True, False):
+            page.click(f"#columns button[name={name}]")
+            texts = column(page, selector)
+            tops = page.locator(".row").evaluate_all("rows => rows.map((row) => row.offsetTop)")
+            shown = [float(text.replace("\N{MINUS SIGN}", "-")) for _, text in sorted(zip(tops, texts, strict=True))]
+            assert len(shown) > 8 and shown == sorted(shown, reverse=not rising), name
+    for name in ("Image", "Class", "Method", "Resolution"):
+        page.click(f"#columns button[name={name}]")
+        assert page.get_attribute(f"#columns button[name={name}]", "data-order") == "ascending"
+
+
+def test_the_gallery_filters(report: Path, open_page: Open) -> None:
+    page = open_page(report, "images")
+    count = page.locator("#count")
+    assert count.inner_text() == "20 images, 91 maps"
+    page.select_option("[name=method]", "Mask")
+    assert count.inner_text() == "20 images, 32 maps"
+    page.select_option("[name=resolution]", "224")
+    assert count.inner_text() == "12 images, 12 maps"
+    page.select_option("[name=method]", "")
+    page.select_option("[name=resolution]", "14")
+    page.select_option("[name=outcome]", "hit")  # the class that every image is taken for is 3
+    assert count.inner_text() == "12 images, 12 maps"
+    assert {text.split()[0] for text in column(page, ".row .class")} == {"3"}
+    page.select_option("[name=outcome]", "miss")
+    assert count.inner_text() == "8 images, 8 maps"
+    page.select_option("[name=class]", "3")
+    assert count.inner_text() == "0 images, 0 maps" and page.locator(".row").count() == 0
+    page.select_option("[name=outcome]", "")
+    page.select_option("[name=class]", "7")
+    assert count.inner_text() == "8 images, 8 maps"
+    page.select_option("[name=class]", "")
+    page.fill("[name=query]", "PLAIN03")
+    assert count.inner_text() == "1 images, 1 maps" and column(page, ".row .id") == ["7/plain03.png"]
+
+
+def test_names_are_text(report: Path, open_page: Open) -> None:
+    page = open_page(report, "images")
+    for name in HOSTILE:
+        page.fill("[name=query]", name)
+        assert set(column(page, ".row .id")) == {name}
+        page.locator(".row").first.click()
+        assert page.inner_text("#viewer-title") == name
+        page.keyboard.press("Escape")
+    page.click("nav a[href='#failures']")
+    assert page.locator("#failures .reason").all_text_contents() == [REASON]
+    page.click("nav a[href='#areas']")
+    assert "I-GOS note=<i>one</i>" in page.inner_text("#areas")
+    assert page.evaluate("window.hit") is None
+    assert page.locator("img, i, b:not(.deletion-text, .insertion-text)").count() == 0
+
+
+# One image
+
+
+@pytest.mark.parametrize("step", [0, 1, 13, 150, 200])
+def test_the_pictures_are_those_of_the_metric(shown_run: tuple[Path, RunDirectory], open_page: Open, step: int) -> None:
+    """Composed in the browser as `perturb.blend` does it, within what the JPEGs of the two ends lose."""
+    path, directory = shown_run
+    page = open_page(path, "images")
+    view(page, "plain03", "I-GOS note=<i>one</i>", 28)
+    slide(page, "#step", step)
+
+    root = path.parent.parent / "images"
+    [source] = [s for s in read_manifest(DataConfig(layout="folder", root=str(root))).images if "plain03" in s.image_id]
+    image = preprocess(decode(source.path, max_pixels=10**6), Preprocessing.plain)[None]
+    protocol = Protocol.from_config(ProtocolConfig())
+    [saliency_map] = [
+        torch.from_numpy(found["map"])[None]
+        for chunk in directory.results()
+        for image_id, found in chunk.items()
+        if image_id == source.image_id
+    ]
+    hit = (rank(saliency_map)[0] < protocol.hits(28 * 28)[step]).float().view(1, 1, 28, 28)
+    baseline = protocol.deletion_baseline(image)
+    for selector, expected in (
+        ("#deleted", blend(image, baseline, 1 - hit)),
+        ("#inserted", blend(image, baseline, hit)),
+    ):
+        shown = canvas(page, selector).astype(float)
+        wanted = expected[0].permute(1, 2, 0).numpy() * 255
+        assert np.abs(shown - wanted).max() < 12 and np.abs(shown - wanted).mean() < 1.5
+
+
+def test_the_slider_moves_pictures_and_both_points(report: Path, open_page: Open) -> None:
+    page = open_page(report, "images")
+    view(page, "plain03", "Mask", 28)
+    places, pictures = [], []
+    for step, share in ((0, "0.0 %"), (50, "25.0 %"), (200, "100.0 %")):
+        slide(page, "#step", step)
+        assert page.inner_text("#share") == share
+        captions = column(page, "#viewer figcaption")
+        assert captions[1].startswith(f"Deleted {share}, probability ") and captions[2].startswith(
+            f"Inserted {share}, "
+        )
+        points = page.locator("circle.point").evaluate_all(
+            "points => points.map((p) => [+p.getAttribute('cx'), +p.getAttribute('cy')])"
+        )
+        assert points[0][0] == points[1][0], "both at the same share"
+        places.append(points)
+        pictures.append(
+            (canvas(page, "#deleted"), canvas(page, "#inserted"), *(float(text.split()[-1]) for text in captions[1:3]))
+        )
+    assert places[0][0][0] < places[1][0][0] < places[2][0][0]
+    assert places[0][0][1] < places[2][0][1] and places[0][1][1] > places[2][1][1], "one falls and the other rises"
+    first, _, last = pictures
+    assert np.array_equal(first[0], last[1]) and np.array_equal(first[1], last[0]), "image and baseline change places"
+    assert first[2] == last[3] and first[3] != first[2]
+
+
+def test_the_opacity_slider(report: Path, open_page: Open) -> None:
+    page = open_page(report, "images")
+    view(page, "plain03", "I-GOS note=<i>one</i>", 14)
+    slide(page, "#step", 0)
+    photograph = canvas(page, "#deleted")
+    slide(page, "#opacity", 0)
+    assert np.array_equal(canvas(page, "#heatmap"), photograph)
+    slide(page, "#opacity", 100)
+    heat = canvas(page, "#heatmap")
+    page.fill("#viewer >> css=#step", "100")
+    page.select_option("#colours", "rank")
+    assert not np.array_equal(canvas(page, "#heatmap"), heat)
+    distinct = {tuple(colour) for colour in heat.reshape(-1, 3)}
+    assert len(distinct) <= 256, "colours of the scale alone"
+
+
+def test_the_keyboard(report: Path, open_page: Open) -> None:
+    page = open_page(report, "images")
+    page.select_option("[name=resolution]", "14")
+    page.focus("#rows")
+    names = column(page, ".row .id")
+    for key, at in (("ArrowDown", 1), ("ArrowDown", 2), ("ArrowUp", 1), ("End", 19), ("Home", 0), ("ArrowDown", 1)):
+        page.keyboard.press(key)
+        assert page.get_attribute("#rows", "aria-activedescendant") == f"row-{at}"
+        box = page.locator(".row.chosen").bounding_box()
+        assert box and box["y"] > -1 and box["y"] + box["height"] < DESKTOP[1] + 1, f"{key}: it is in sight"
+    page.keyboard.press("Enter")
+    assert page.inner_text("#viewer-title") == names[1]
+    page.wait_for_selector("#curves svg")
+    page.keyboard.press("n")
+    assert page.inner_text("#viewer-title") == names[2]
+    page.keyboard.press("p")
+    page.keyboard.press("p")
+    assert page.inner_text("#viewer-title") == names[0]
+    assert page.locator("#previous").is_disabled()
+    page.wait_for_selector("#curves svg")
+    page.focus("#step")
+    before = page.inner_text("#share")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#share") != before
+    page.keyboard.press("Escape")
+    assert not page.locator("#viewer").is_visible()
+    assert page.evaluate("document.activeElement.id") == "rows"
+    # Everything that can be pressed is reached by Tab.
+    page.evaluate("document.activeElement.blur()")
+    reached = set()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate("document.activeElement.name || document.activeElement.id || document.activeElement.hash")
+        )
+    assert {"theme", "#areas", "#provenance", "method", "query", "opacity", "Deletion", "rows"} <= reached
+
+
+def test_the_same_image_in_other_cells(report: Path, open_page: Open) -> None:
+    page = open_page(report, "images")
+    view(page, "plain03", "I-GOS note=<i>one</i>", 14)
+    siblings = page.locator("#siblings button")
+    assert siblings.count() in (4, 5)
+    slide(page, "#step", 98)
+    siblings.last.click()
+    page.locator("#viewer-about", has_text="Mask at").wait_for()
+    assert page.inner_text("#share") == "50.0 %", "the share stays, whatever the number of steps"
+
+
+def test_best_and_worst(report: Path, open_page: Open) -> None:
+    page = open_page(report, "extremes")
+    for by, sign in (("contrast", 1), ("deletion", -1), ("insertion", 1)):
+        page.select_option("[name=by]", by)
+        for row in page.locator(".extreme").all():
+            strips = []
+            for strip in row.locator(".strip").all():
+                pairs = [
+                    tuple(map(float, text.split("\n")[-1].split(" / ")))
+                    for text in strip.locator("button").all_inner_texts()
+                ]
+                keys = [{"contrast": i - d, "deletion": d, "insertion": i}[by] for d, i in pairs]
+                strips.append([round(sign * key, 2) for key in keys])  # three digits are shown of each
+            best, worst = strips
+            assert len(best) == len(worst) == 4
+            assert best == sorted(best, reverse=True) and worst == sorted(worst) and best[-1] >= worst[-1]
+    page.locator(".strip button").first.click()
+    assert page.locator("#viewer").is_visible()
+
+
+# What is missing
+
+
+def test_what_is_missing_is_said_in_its_place(tmp_path: Path, open_page: Open) -> None:
+    photographs(tmp_path / "images")
+    results = tmp_path / "results"
+    directory = leave_maps(results, tmp_path / "images", "igos", 28)
+    leave_maps(results, tmp_path / "images", "mask", 28, done=8)
+    [source] = [
+        s
+        for s in read_manifest(DataConfig(layout="folder", root=str(tmp_path / "images"))).images
+        if "plain03" in s.image_id
+    ]
+    source.path.rename(tmp_path / "moved.png")
+    images = (directory.path / "images.txt").read_text().splitlines()
+    (directory.path / "maps" / "000000.npz").unlink()
+    (directory.protocol_path / "curves" / "000001.npz").unlink()
+    path, missing = write_report(results)
+    page = open_page(path, "images")
+    assert column(page, "aside li") == missing and len(missing) == 4
+
+    def trouble_of(image_id: str) -> str:
+        page.fill("[name=query]", image_id)
+        page.select_option("[name=method]", "I-GOS")
+        page.locator(".row").first.click()
+        page.locator("#viewer-trouble:not(:empty)").wait_for()
+        text = page.inner_text("#viewer-trouble")
+        page.keyboard.press("Escape")
+        return text
+
+    assert trouble_of("plain03").startswith("Photograph: no such image in ")
+    assert "no photograph" in page.locator(".row").first.inner_text()
+    shoot(page, "missing")
+    assert "The map of this image is missing or damaged" in trouble_of(images[0])
+    assert "The curves of this image are missing or damaged." in trouble_of(images[4])
+    page.click("nav a[href='#areas']")
+    assert "8 of 20 !" in column(page, "#areas td")
+    page.click("nav a[href='#provenance']")
+    page.locator("summary").first.click()
+    assert "run.json lacks method_version, " in page.locator("pre").first.inner_text()
+
+
+def test_no_runs(tmp_path: Path, open_page: Open) -> None:
+    page = open_page(write_report(tmp_path)[0], "images")
+    assert "There are no runs under" in page.inner_text("main")
+    shoot(page, "no-runs")
+
+
+def test_a_page_without_its_pictures(shown_run: tuple[Path, RunDirectory], tmp_path: Path, browser: Browser) -> None:
+    """Sent by mail alone, it still has its tables, and says what is missing."""
+    alone = tmp_path / "report.html"
+    shutil.copy(shown_run[0], alone)
+    page = browser.new_page()
+    page.goto(f"{alone.as_uri()}#images")
+    page.locator(".row").first.click()
+    page.locator("#viewer-trouble:not(:empty)").wait_for()
+    text = page.inner_text("#viewer-trouble")
+    assert text.startswith("report_files/") and ".js is not beside this page: move the folder along with it" in text
+    page.close()
+
+
+def test_the_policy_lets_nothing_out(report: Path, browser: Browser) -> None:
+    """Even a script that got into the page could not load or send anything."""
+    page = browser.new_page()
+    page.goto(report.as_uri())
+    blocked = page.evaluate(
+        """async () => {
+          const blocked = [];
+          document.addEventListener("securitypolicyviolation", (event) => blocked.push(event.effectiveDirective));
+          new Image().src = "http://127.0.0.1:9/x.png";
+          await fetch("http://127.0.0.1:9/").catch(() => {});
+          const script = document.createElement("script");
+          script.textContent = "window.hit = 9";
+          document.head.append(script);
+          await new Promise((resolve) => setTimeout(resolve, 100));
+          return [blocked.sort(), window.hit ?? null];
+        }"""
+    )
+    assert blocked == [["connect-src", "img-src", "script-src-elem"], None]
+    page.close()

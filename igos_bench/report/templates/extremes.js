@@ -61,4 +61,3 @@ for (const entry of entries) entriesOfCell[entry.cell].push(entry);
 fill(extremesFilters.group, report.groups.map((name, index) => [index, name]));
 extremesFilters.group.addEventListener("change", listExtremes);
 extremesFilters.by.addEventListener("change", listExtremes);
-listExtremes();

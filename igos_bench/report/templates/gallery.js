@@ -27,7 +27,7 @@ function classOf(entry) {
 
 function compareKeys(a, b) {
   if (a === null || b === null) return (a === null) - (b === null);
-  return typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true });
+  return typeof a === "number" ? a - b : compareTexts(a, b);
 }
 
 function list() {
@@ -78,7 +78,7 @@ function redraw() {
 function draw() {
   const height = rowHeight();
   gallery.style.height = `${height * listed.entries.length}px`;
-  if (gallery.offsetParent === null) return; // another section is shown
+  if (!gallery.checkVisibility()) return; // another section is shown
   const top = -gallery.getBoundingClientRect().top;
   const first = Math.max(0, Math.floor(top / height) - 3);
   const last = Math.min(listed.entries.length, Math.ceil((top + innerHeight) / height) + 3);
@@ -94,6 +94,7 @@ function draw() {
     row.style.top = `${index * height}px`;
     listed.rows.set(index, row);
     gallery.append(row);
+    paintSoon(row, listed.entries[index]);
   }
   markChosen();
 }
@@ -106,7 +107,7 @@ function makeRow(entry, index) {
   const row = element(
     "div",
     { className: "row", id: `row-${index}` },
-    element("canvas", { width: SIZE, height: SIZE }),
+    element("canvas", { width: SMALL, height: SMALL }),
     drawing("svg", { width: 120, height: 64 }),
     text(
       "id",
@@ -130,15 +131,28 @@ function makeRow(entry, index) {
     markChosen();
     open(entry);
   });
-  setTimeout(() => paintRow(row, entry), 60); // a row that only flies past is not painted
   return row;
 }
 
+// One row a frame, so that scrolling stays smooth; a row that has flown past is not painted.
+const unpainted = [];
+
+async function paintSoon(...rowAndEntry) {
+  unpainted.push(rowAndEntry);
+  if (unpainted.length > 1) return; // the call that found none before it is at work
+  while (unpainted.length) {
+    const [row, entry] = unpainted[0];
+    if (row.isConnected) {
+      await paintRow(row, entry);
+      await new Promise(requestAnimationFrame);
+    }
+    unpainted.shift();
+  }
+}
+
 async function paintRow(row, entry) {
-  if (!row.isConnected) return;
   try {
-    const pictures = await loadPictures(entry);
-    if (!row.isConnected) return;
+    const pictures = await loadPictures(entry, SMALL);
     paintHeatmap(row.querySelector("canvas"), pictures, filters.opacity.value / 100);
     row.querySelector("svg").replaceWith(sparkline(pictures, cellOf(entry)));
   } catch (error) {
@@ -160,8 +174,8 @@ function choose(index) {
   const height = rowHeight();
   const top = gallery.getBoundingClientRect().top + listed.chosen * height;
   const head = document.getElementById("columns").offsetHeight;
-  if (top < head) scrollBy(0, top - head);
-  else if (top + height > innerHeight) scrollBy(0, top + height - innerHeight);
+  if (top < head) scrollBy(0, Math.floor(top - head));
+  else if (top + height > innerHeight) scrollBy(0, Math.ceil(top + height - innerHeight));
   draw();
 }
 
@@ -223,7 +237,7 @@ function beginGallery() {
     sortBy(name, order === "up");
   });
   filters.opacity.addEventListener("input", () => {
-    for (const [index, row] of listed.rows) paintRow(row, listed.entries[index]);
+    for (const [index, row] of listed.rows) paintSoon(row, listed.entries[index]);
   });
   document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
   let waiting = false;

@@ -2,7 +2,8 @@
 // igos_bench/perturb.py and metrics.py do it: an element that is hit at step s belongs to every picture from s on, the
 // mask over elements is upsampled bilinearly with aligned corners, and blends the photograph with its baseline.
 
-const SIZE = 224;
+const SIZE = 224; // of what the network sees
+const SMALL = 112; // of thumbnails
 
 // From dark violet to yellow, even in lightness and for colour-blind eyes (matplotlib's viridis at nine places).
 const COLOURS = [
@@ -26,27 +27,29 @@ function bytesOf(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 }
 
-// Pixels (224 x 224 x RGBA) of a JPEG in base64.
-async function pixelsOf(base64) {
+// Pixels (size x size x RGBA) of a JPEG in base64.
+async function pixelsOf(base64, size) {
   const image = new Image();
   image.src = `data:image/jpeg;base64,${base64}`;
   await image.decode();
-  const context = new OffscreenCanvas(SIZE, SIZE).getContext("2d");
-  context.drawImage(image, 0, 0, SIZE, SIZE);
-  return context.getImageData(0, 0, SIZE, SIZE).data;
+  const context = new OffscreenCanvas(size, size).getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0, size, size);
+  return context.getImageData(0, 0, size, size).data;
 }
 
-// Everything that the pictures of an entry need. What is not there is null.
-async function loadPictures(entry) {
+// What the pictures of an entry need, size x size; baselines at full size alone. What is not there is null.
+async function loadPictures(entry, size = SIZE) {
   const content = await loadFile(entry.image);
   const mine = content.cells[entry.cell] ?? {};
   const { baselines, preprocessing } = cellOf(entry);
   const seen = content.photographs[preprocessing];
-  const decoded = (jpeg) => (jpeg ? pixelsOf(jpeg) : null);
+  const decoded = (jpeg) => (jpeg ? pixelsOf(jpeg, size) : null);
+  const baseline = (kind) => (size === SIZE ? decoded(seen?.baselines[baselines[kind]]) : null);
   return {
+    size,
     photograph: await decoded(seen?.photograph),
-    deletionBaseline: await decoded(seen?.baselines[baselines.deletion]),
-    insertionBaseline: await decoded(seen?.baselines[baselines.insertion]),
+    deletionBaseline: await baseline("deletion"),
+    insertionBaseline: await baseline("insertion"),
     side: mine.side ?? null,
     steps: mine.steps ? await inflate(mine.steps) : null,
     heat: mine.heat ?? null,
@@ -54,53 +57,55 @@ async function loadPictures(entry) {
   };
 }
 
-// Values (side x side) at 224 x 224, bilinear with aligned corners.
-function upsample(values, side) {
-  if (side === SIZE) return values;
-  const large = new Float32Array(SIZE * SIZE);
-  const scale = (side - 1) / (SIZE - 1);
-  const lower = new Int32Array(SIZE);
-  const weight = new Float32Array(SIZE);
-  for (let i = 0; i < SIZE; i++) {
+// Values (side x side) at size x size, bilinear with aligned corners.
+function upsample(values, side, size) {
+  if (side === size) return values;
+  const resized = new Float32Array(size * size);
+  const scale = (side - 1) / (size - 1);
+  const lower = new Int32Array(size);
+  const weight = new Float32Array(size);
+  for (let i = 0; i < size; i++) {
     lower[i] = Math.min(Math.floor(i * scale), Math.max(side - 2, 0));
     weight[i] = i * scale - lower[i];
   }
   const next = side > 1 ? 1 : 0;
-  for (let y = 0; y < SIZE; y++) {
+  for (let y = 0; y < size; y++) {
     const above = lower[y] * side;
     const below = above + next * side;
-    for (let x = 0; x < SIZE; x++) {
+    for (let x = 0; x < size; x++) {
       const left = lower[x];
       const right = left + next;
       const upper = values[above + left] + (values[above + right] - values[above + left]) * weight[x];
       const under = values[below + left] + (values[below + right] - values[below + left]) * weight[x];
-      large[y * SIZE + x] = upper + (under - upper) * weight[y];
+      resized[y * size + x] = upper + (under - upper) * weight[y];
     }
   }
-  return large;
+  return resized;
 }
 
-// Heat in [0, 1] at 224 x 224: by the map's value, or by its rank.
+// Heat in [0, 1] at the size of the pictures: by the map's value, or by its rank.
 function heatOf(pictures, by) {
   const steps = pictures.heat.length;
   const ofStep = pictures.heat.map((heat, i) => (by === "rank" ? (steps > 1 ? 1 - i / (steps - 1) : 1) : heat / 1000));
   const values = Float32Array.from(pictures.steps, (step) => ofStep[step - 1]);
-  return upsample(values, pictures.side);
+  return upsample(values, pictures.side, pictures.size);
 }
 
 // The photograph with its heatmap over it, or the heatmap alone where there is no photograph. Where it is cold it covers
 // less than where it is hot; at an opacity of 1 it covers all.
 function paintHeatmap(canvas, pictures, opacity, by = "value") {
-  const picture = new ImageData(SIZE, SIZE);
+  const { size, photograph } = pictures;
+  const picture = new ImageData(size, size);
   const heat = pictures.steps ? heatOf(pictures, by) : null;
-  for (let i = 0; i < SIZE * SIZE; i++) {
-    const colour = heat ? 3 * Math.round(255 * heat[i]) : 0;
-    const share = heat ? (pictures.photograph ? opacity ** (4 - 3 * heat[i]) : 1) : 0;
+  const shares = Float32Array.from({ length: 256 }, (_, i) => (photograph ? opacity ** (4 - (3 * i) / 255) : 1));
+  for (let i = 0; i < size * size; i++) {
+    const level = heat ? Math.round(255 * heat[i]) : 0;
+    const share = heat ? shares[level] : 0;
     for (let c = 0; c < 3; c++) {
-      const shown = pictures.photograph ? pictures.photograph[4 * i + c] : 0;
-      picture.data[4 * i + c] = shown + (TABLE[colour + c] - shown) * share;
+      const shown = photograph ? photograph[4 * i + c] : 0;
+      picture.data[4 * i + c] = shown + (TABLE[3 * level + c] - shown) * share;
     }
-    picture.data[4 * i + 3] = heat || pictures.photograph ? 255 : 0;
+    picture.data[4 * i + 3] = heat || photograph ? 255 : 0;
   }
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
@@ -114,7 +119,7 @@ function paintPerturbed(canvas, pictures, step, kind) {
     context.clearRect(0, 0, SIZE, SIZE);
     return false;
   }
-  const hit = upsample(Float32Array.from(pictures.steps, (at) => (at <= step ? 1 : 0)), pictures.side);
+  const hit = upsample(Float32Array.from(pictures.steps, (at) => (at <= step ? 1 : 0)), pictures.side, SIZE);
   const [background, foreground] =
     kind === "deletion" ? [pictures.photograph, baseline] : [baseline, pictures.photograph];
   const picture = new ImageData(SIZE, SIZE);

@@ -10,7 +10,8 @@ function showSection() {
     else link.removeAttribute("aria-current");
   }
   scrollTo(0, 0);
-  draw();
+  if (asked.id === "images") draw();
+  if (asked.id === "extremes" && !extremes.firstChild) listExtremes();
 }
 
 document.body.classList.add("scripts");

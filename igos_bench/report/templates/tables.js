@@ -11,7 +11,7 @@ function sortTable(table, column, ascending) {
   const keyed = [...body.rows].map((row) => [keyOf(row), row]);
   const direction = ascending ? 1 : -1;
   keyed.sort(([a], [b]) => {
-    if (isText) return direction * a.localeCompare(b, "en", { numeric: true });
+    if (isText) return direction * compareTexts(a, b);
     if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
     return direction * (a - b);
   });

@@ -113,7 +113,7 @@ function thumbnail(entry, lines) {
   return element(
     "button",
     { className: "thumbnail", type: "button" },
-    element("canvas", { width: SIZE, height: SIZE }),
+    element("canvas", { width: SMALL, height: SMALL }),
     ...lines.map((line) => element("span", {}, ...breakable(line))),
     element(
       "span",
@@ -127,7 +127,7 @@ function thumbnail(entry, lines) {
 
 async function paintThumbnail(button, entry) {
   try {
-    paintHeatmap(button.querySelector("canvas"), await loadPictures(entry), 0.7);
+    paintHeatmap(button.querySelector("canvas"), await loadPictures(entry, SMALL), 0.7);
   } catch {
     button.title = "its file is not beside this page";
   }
