@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..cells import Cell
 from ..compare import compare
-from ..errors import UserError
+from ..errors import UserError, one_line
 from ..layout import TITLES
 from ..marks import footnotes, signs
 from ..show import shown
@@ -134,7 +134,13 @@ def times(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def failures(cells: Sequence[Cell]) -> dict[str, Any]:
     """Every image that could not be done, and why, as far as they can be listed."""
     rows = [
-        {"image": image, "title": title(cell), "resolution": cell.resolution, "reason": reason, "key": cell.run_key}
+        {
+            "image": image,
+            "title": title(cell),
+            "resolution": cell.resolution,
+            "reason": one_line(reason),
+            "key": cell.run_key,
+        }
         for cell in cells
         for image, reason in cell.failures.items()
     ]

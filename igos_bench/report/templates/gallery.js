@@ -53,7 +53,7 @@ function list() {
   const most = Math.floor(MOST_PIXELS / rowHeight());
   const images = new Set(listed.entries.map((entry) => entry.image)).size;
   document.getElementById("count").textContent =
-    `${images.toLocaleString("en")} images, ${listed.entries.length.toLocaleString("en")} maps` +
+    `${counted(images, "image")}, ${counted(listed.entries.length, "map")}` +
     (listed.entries.length > most ? `; the first ${most.toLocaleString("en")} are here, filter to see the others` : "");
   listed.entries.length = Math.min(listed.entries.length, most);
   for (const button of document.querySelectorAll("#columns button")) {
@@ -62,6 +62,10 @@ function list() {
   }
   filters.sort.value = `${listed.sort} ${listed.ascending ? "up" : "down"}`;
   redraw();
+}
+
+function counted(count, what) {
+  return `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
 }
 
 function rowHeight() {
