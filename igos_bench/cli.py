@@ -26,6 +26,7 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -79,7 +80,10 @@ class _Parser(argparse.ArgumentParser):
 
 def _run(command: str, words: list[str]) -> int:
     import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
+    from .composing import told
     from .data import read_once
     from .jobs import Jobs
     from .overrides import CONF, check_overrides
@@ -114,7 +118,13 @@ def _run(command: str, words: list[str]) -> int:
 
     logging.getLogger("hydra").setLevel(logging.ERROR)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it raises what breaks, instead of printing some of it
-    with TemporaryDirectory() as folder:
+    try:
+        kept = TemporaryDirectory() if asked.multirun else nullcontext(".")
+    except OSError as error:
+        raise WriteError(
+            f"no folder for temporary files can be made ({error.strerror}): make room, or set TMPDIR"
+        ) from error
+    with kept as folder:
         # Flags first: Hydra's own parser takes no override after a flag that follows one.
         flags = ["--multirun"] * asked.multirun + (["--config-dir", asked.config_dir] if asked.config_dir else [])
         # Results have folders of their own: those of a sweep would only be empty.
@@ -122,6 +132,8 @@ def _run(command: str, words: list[str]) -> int:
         sys.argv = [sys.argv[0], *flags, *asked.overrides, *nowhere]
         try:
             hydra.main(config_path=CONF, config_name="config", version_base="1.3")(job)()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise told(error, "the words cannot be used") from error
         except OSError as error:
             if not asked.multirun:
                 raise

@@ -76,7 +76,10 @@ def check_overrides(words: Sequence[str], config_dir: str | None = None, *, swee
                     for word in parse(_swept_words(override)):
                         put(found, key, word.value())
         # What is left to be wrong: a value inside another, a word of Hydra's own.
-        check_launcher(hydra_of(composed([*search, *single], hydra=True)))
+        whole = hydra_of(composed([*search, *single], hydra=True))
+        said = [key.replace("/", ".").removeprefix("hydra.") for key in named if key.startswith("hydra")]
+        check_untouched(usual, whole, said)
+        check_launcher(whole)
 
 
 def compose_jobs(words: Sequence[str], config_dir: str | None = None, *, sweep: bool = False) -> Iterator[Any]:
@@ -135,6 +138,8 @@ def typed(config: Any) -> RunConfig:
         has = "no `name`" if name is None else f"name: {name!r}"
         raise UserError(f"the method's YAML has {has}: write `name: NAME`, the name of the method's class")
     for key, value in leaves(asdict(found)):
+        if isinstance(value, str) and "\0" in value:
+            raise UserError(f"{key}={value!r}: no text of a configuration can have a NUL in it")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value}: give a finite number")
     return found
@@ -232,7 +237,11 @@ def _split(words: Sequence[str], search: Sequence[str]) -> list[list[str]]:
 
 def _swept_by_yaml(config: Any) -> dict[str, str]:
     """Key -> values, with commas between, that a YAML, an experiment's mostly, sweeps over."""
-    return {str(key): str(values) for key, values in (config.hydra.sweeper.get("params") or {}).items()}
+    found = {str(key): str(values) for key, values in (config.hydra.sweeper.get("params") or {}).items()}
+    for key in found:
+        if key.lstrip("+~").startswith("hydra"):
+            raise UserError(f"hydra.sweeper.params.{key} is set by a YAML file: it may sweep over keys of a run alone")
+    return found
 
 
 def _is_value(override: Override) -> bool:
