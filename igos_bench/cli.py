@@ -6,6 +6,7 @@
     igos-bench table [results_dir=.] make and print results/table.csv, .md and .tex; allow_partial=true takes
                                      incomplete cells, marked
     igos-bench compare [same words]  paired differences between methods on the same images, results/comparison.csv
+    igos-bench figure kind=scatter|time [methods=[...] width=3.3 results_dir=.]  a figure for a paper, results/figures/
     igos-bench show RUN_KEY [results_dir=.]  the command that makes a run of the table again, and all it was made with
     igos-bench plan [overrides]      what would run, what of it is done, hours left; computes nothing
     igos-bench check-data [overrides] say what the data are, and whether the model recognises them
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from .data import Read
     from .jobs import Jobs
 
-COMMANDS = ("run", "score", "table", "compare", "show", "plan", "check-data")
+COMMANDS = ("run", "score", "table", "compare", "figure", "show", "plan", "check-data")
 
 
 def main() -> int:
@@ -54,6 +55,8 @@ def main() -> int:
             return 0
         if command == "show":
             return _show(words)
+        if command == "figure":
+            return _figure(words)
         return _read(command, words) if command in ("table", "compare") else _run(command, words)
     except UserError as error:
         tell(error)
@@ -179,6 +182,13 @@ def _show(words: list[str]) -> int:
             "the last column of `igos-bench table` has the keys"
         )
     print(shown(find_run(asked[0], Path(options[-1] if options else "results"))))
+    return 0
+
+
+def _figure(words: list[str]) -> int:
+    from .figure import draw
+
+    print(f"written to {', '.join(map(str, draw(words)))}")
     return 0
 
 
