@@ -54,7 +54,8 @@ def read_asked(words: Sequence[str]) -> Asked:
         )
     if not isinstance(found.get("allow_partial", False), bool):
         raise UserError(f"allow_partial={found['allow_partial']}: write true or false")
-    return Asked(**{key: str(value) if key in (*GROUP, "results_dir") else value for key, value in found.items()})
+    found |= {key: str(found[key]) for key in (*GROUP, "results_dir") if key in found}
+    return Asked(**found)
 
 
 def draw(words: Sequence[str]) -> list[Path]:

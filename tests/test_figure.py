@@ -71,6 +71,16 @@ def test_the_better_corner_is_low_deletion_and_high_insertion(results: Path) -> 
     assert axes.get_xlim()[0] < axes.get_xlim()[1] and axes.get_ylim()[0] < axes.get_ylim()[1]
 
 
+def test_an_incomplete_cell_is_marked(results: Path) -> None:
+    leave_run(results, "mask", 28, PAIRS[:3], requested=4)
+    with style():
+        for draw_areas in (areas.scatter, areas.time):
+            figure = draw_areas(make_table(read_cells(results, allow_partial=True)), 3.3)
+            texts = [text.get_text() for text in figure.axes[0].texts if text.get_text() != "better"]
+            assert sorted(texts) == ["14", "28", "28 !"]
+            assert "marked with ! lacks images" in " ".join(figure.legends[0].get_title().get_text().split())
+
+
 def test_no_two_methods_look_the_same() -> None:
     labels = ["igos", "mask", *(f"mine{i}" for i in range(30))]
     found = looks(labels)

@@ -16,7 +16,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's, told apart by the colour-blind too; their yellow is left out, which is faint on white paper."""
 MARKERS = "osD^vPX"  # as many as colours: no method is told by its colour alone
 
-_SETTINGS: dict[str, Any] = {
+_SETTINGS: Any = {  # the stubs take a dictionary of their own literals alone
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
     "font.size": 7,
     "axes.labelsize": 7,
