@@ -6,6 +6,7 @@
     igos-bench table [results_dir=.] make and print results/table.csv, .md and .tex; allow_partial=true takes
                                      incomplete cells, marked
     igos-bench compare [same words]  paired differences between methods on the same images, results/comparison.csv
+    igos-bench figure kind=scatter|time [methods=[...] width=3.3 results_dir=.]  a figure for a paper, results/figures/
     igos-bench show RUN_KEY [results_dir=.]  the command that makes a run of the table again, and all it was made with
     igos-bench plan [overrides] [rate=.]  what would run, what of it is done, hours left, storage; computes nothing but,
                                      with rate=measured, the rate of this device; rate=FORWARD,GRADIENT gives another's
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from .data import Read
     from .jobs import Jobs
 
-COMMANDS = ("run", "score", "table", "compare", "show", "plan", "status", "check-data")
+COMMANDS = ("run", "score", "table", "compare", "figure", "show", "plan", "status", "check-data")
 
 
 def main() -> int:
@@ -67,6 +68,8 @@ def _command(words: list[str]) -> int:
             return _show(words)
         if command == "status":
             return _status(words)
+        if command == "figure":
+            return _figure(words)
         return _read(command, words) if command in ("table", "compare") else _run(command, words)
     except UserError as error:
         tell(error)
@@ -234,6 +237,13 @@ def _status(words: list[str]) -> int:
             raise UserError(unknown("key", key, ["results_dir"]))
     results_dir = Path(options.get("results_dir", "results"))
     say(printed(look(results_dir), results_dir))
+    return 0
+
+
+def _figure(words: list[str]) -> int:
+    from .figure import draw
+
+    say(f"written to {', '.join(map(str, draw(words)))}")
     return 0
 
 
