@@ -83,7 +83,7 @@ def launch(launcher: str, words: Sequence[str], config_dir: str | None, job: Job
     """Give all jobs to the launcher, wait for every one, and note in `jobs` what became of each; raises UserError."""
     if launcher in ("slurm", "submitit_slurm") and not shutil.which("sbatch"):
         raise UserError(
-            f"hydra/launcher={launcher}: there is no sbatch here; start it on a machine of the cluster that submits jobs"
+            f"hydra/launcher={launcher}: there is no sbatch here; start it on a machine of the cluster that has it"
         )
     configs = list(compose_jobs(words, config_dir, sweep=True))
     with composed_sweep(words, config_dir) as (config, split), _all_are_waited_for():
@@ -92,7 +92,7 @@ def launch(launcher: str, words: Sequence[str], config_dir: str | None, job: Job
             chosen = Plugins.instance().instantiate_launcher(context, job, config)
             returned = chosen.launch(split, 0)
         except Exception as error:  # of submitit, of sbatch, of whatever else a launcher asks
-            raise UserError(f"hydra/launcher={launcher}: {_why(error)}; nothing was computed by it") from error
+            raise UserError(f"hydra/launcher={launcher}: {_why(error)}") from error
     for found, one in zip(returned, configs, strict=True):
         result = found if isinstance(found, Lost) else found._return_value
         if isinstance(result, Jobs):
@@ -110,7 +110,7 @@ def _why(error: Exception) -> str:
 
 @contextmanager
 def _end_is_no_failure() -> Iterator[None]:
-    """Within it, submitit's word that a job has come to its last time limit passes by what catches an image's errors."""
+    """Within it, submitit's word that a job's last time limit has come passes by what catches an image's errors."""
     usual = signal.getsignal(signal.SIGUSR2)
     if not callable(usual):
         yield
@@ -131,7 +131,7 @@ def _end_is_no_failure() -> Iterator[None]:
 
 @contextmanager
 def _all_are_waited_for() -> Iterator[None]:
-    """submitit's launcher leaves the others alone once a job has been killed: within this it is told of a lost one."""
+    """Within it, a job that was killed does not keep submitit's launcher from waiting for the others."""
     try:
         from submitit import Job as Submitted
         from submitit.core.utils import UncompletedJobError
@@ -146,8 +146,8 @@ def _all_are_waited_for() -> Iterator[None]:
         except UncompletedJobError:
             return [Lost(f"its job {job.job_id} ended with {job.state}; its log is {job.paths.stderr}")]
 
-    Submitted.results = results
+    setattr(Submitted, "results", results)  # noqa: B010
     try:
         yield
     finally:
-        Submitted.results = usual
+        setattr(Submitted, "results", usual)  # noqa: B010

@@ -105,8 +105,10 @@ def compose_jobs(words: Sequence[str], config_dir: str | None = None, *, sweep: 
 
 @contextmanager
 def composed_sweep(words: Sequence[str], config_dir: str | None = None) -> Iterator[tuple[Any, list[list[str]]]]:
-    """What checked words say to a launcher: the configuration that all jobs share, Hydra's own with it, and the words
-    of each job in the order of `compose_jobs`. Hydra's loader of configurations is there within the context.
+    """What checked words say to a launcher: the configuration that all jobs share, and the words of each job.
+
+    Hydra's own settings are in the one and not in the others, whose order is that of `compose_jobs`. Hydra's loader of
+    configurations is there within the context.
     """
     search = search_path(config_dir)
     with initialize_config_dir(CONF, version_base="1.3"):
