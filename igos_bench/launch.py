@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -119,6 +121,10 @@ def _end_is_no_failure() -> Iterator[None]:
     def handle(signum: int, frame: FrameType | None) -> None:
         try:
             usual(signum, frame)
+        except subprocess.CalledProcessError as error:
+            if error.returncode >= 0:
+                raise EndedError(f"Job not requeued because: {error}.") from None
+            sys.exit(1)  # `scontrol requeue` was ended by what it asked for: the job's processes are
         except Exception as error:
             raise EndedError(str(error)) from None
 
