@@ -1,4 +1,4 @@
-"""The commands; with `overrides`, `words` and `composing` the only modules that know Hydra.
+"""The commands; with `overrides`, `words`, `composing` and `launch` the only modules that know Hydra.
 
     igos-bench [run] [overrides]     explain and score (the default); -m sweeps
     igos-bench score [overrides]     score the stored maps of the same run again, under another protocol
@@ -27,6 +27,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -87,8 +88,8 @@ def _run(command: str, words: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from .composing import told
-    from .data import read_once
     from .jobs import Jobs
+    from .launch import Job, check_launcher_is_there, launch, launcher_of
     from .overrides import CONF, check_overrides
     from .shard import spread
     from .torchrun import end_after_the_others
@@ -103,23 +104,23 @@ def _run(command: str, words: list[str]) -> int:
 
         asked.rate, asked.shards, asked.overrides = words_of_plan(asked.overrides)
     asked.overrides = spread(asked.overrides)
+    launcher = launcher_of(asked.overrides)
+    check_launcher_is_there(launcher, sweep=asked.multirun)
     check_overrides(asked.overrides, asked.config_dir, sweep=asked.multirun)
     _check_maps(command, asked.overrides)
     in_shards = any(word.startswith("shard=") and word != "shard=null" for word in asked.overrides)
     jobs = Jobs(sweep=asked.multirun, what="shards of cells" if in_shards else "cells")
     if command == "plan":
         return _plan(asked, jobs)
-    read = read_once(look=True)
-
-    def work(config: RunConfig) -> int:
-        if command == "check-data":
-            return _check_data(config)
-        return _explain_and_score(command, config, read, asked.config_dir)
+    logging.getLogger("hydra").setLevel(logging.ERROR)
+    if launcher != "basic":
+        launch(launcher, asked.overrides, asked.config_dir, Job(_worker, (command, asked.config_dir)), jobs)
+        return jobs.end()
+    work = _worker(command, asked.config_dir)
 
     def job(config: Any) -> None:
         jobs.attempt(config, work)
 
-    logging.getLogger("hydra").setLevel(logging.ERROR)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it raises what breaks, instead of printing some of it
     try:
         kept = TemporaryDirectory() if asked.multirun else nullcontext(".")
@@ -149,6 +150,20 @@ def _run(command: str, words: list[str]) -> int:
     if "shard=auto" in asked.overrides:
         end_after_the_others(code)
     return code
+
+
+def _worker(command: str, config_dir: str | None) -> Callable[[RunConfig], int]:
+    """What does a command's work on a configuration, and returns an exit code."""
+    from .data import read_once
+
+    read = read_once(look=True)
+
+    def work(config: RunConfig) -> int:
+        if command == "check-data":
+            return _check_data(config)
+        return _explain_and_score(command, config, read, config_dir)
+
+    return work
 
 
 def _plan(asked: argparse.Namespace, jobs: Jobs) -> int:

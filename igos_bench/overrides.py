@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from itertools import islice, product
@@ -103,6 +104,23 @@ def compose_jobs(words: Sequence[str], config_dir: str | None = None, *, sweep: 
             with open_dict(config):
                 del config["hydra"]
             yield config
+
+
+@contextmanager
+def composed_sweep(words: Sequence[str], config_dir: str | None = None) -> Iterator[tuple[Any, list[list[str]]]]:
+    """What checked words say to a launcher: the configuration that all jobs share, and the words of each job.
+
+    Hydra's own settings are in the one and not in the others, whose order is that of `compose_jobs`. Hydra's loader of
+    configurations is there within the context.
+    """
+    search = search_path(config_dir)
+    with initialize_config_dir(CONF, version_base="1.3"):
+        single = [override.input_line or "" for override in parse(words) if not override.is_sweep_override()]
+        config = composed([*search, *single], hydra=True)
+        # A date in it is that of the sweep, not of each job.
+        config.hydra.sweep.dir = str(Path(config.hydra.sweep.dir).absolute())
+        # A launcher adds Hydra's own words itself.
+        yield config, [[word for word in job if not word.startswith("hydra")] for job in _split(words, search)]
 
 
 def compose_config(words: Sequence[str], config_dir: str | None = None) -> RunConfig:
