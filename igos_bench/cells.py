@@ -6,7 +6,7 @@ Needs no torch, and reads the committed chunks themselves: what a killed run com
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Cell:
         rows: Of the images that are done, by `image_id`, with the columns of records.csv.
         directory: Where its maps and curves are.
         code: What its reader should know of the code that computed it, words of `marks.MARKS`.
+        failures: Why images could not be done, by image id.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Cell:
     rows: pd.DataFrame
     directory: RunDirectory
     code: tuple[str, ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -79,11 +81,9 @@ def read_cells(results_dir: Path, *, allow_partial: bool = False) -> list[Cell]:
     Raises:
         UserError: There are no runs; a file of one is damaged; or, without `allow_partial`, a cell is incomplete.
     """
-    cells = sorted(find_cells(results_dir), key=_place)
-    if not cells:
+    named = _named(find_cells(results_dir))
+    if not named:
         raise UserError(f"no runs under {results_dir / 'runs'}: make one with `igos-bench method=igos resolution=28`")
-    named = [cell for _, group in groupby(cells, key=lambda cell: _place(cell)[:4]) for cell in _name(list(group))]
-    named.sort(key=lambda cell: (*_place(cell)[:4], cell.variant, -cell.resolution))
     if not allow_partial and (partial := [cell for cell in named if not cell.complete]):
         some = "; ".join(
             f"{cell.label} at {cell.resolution} on {cell.model}, {cell.data}, under {cell.protocol} has {cell.n:,} of "
@@ -103,6 +103,20 @@ def find_cells(results_dir: Path) -> list[Cell]:
     return [cell for path in sorted(results_dir.glob("runs/*/*/*/*/*/run.json")) for cell in _cells_of_run(path)]
 
 
+def readable_cells(results_dir: Path) -> tuple[list[Cell], list[str]]:
+    """All cells that can be read, in the order of `read_cells`, complete or not, and what is wrong with the others."""
+    cells: list[Cell] = []
+    troubles: list[str] = []
+    for path in sorted(results_dir.glob("runs/*/*/*/*/*/run.json")):
+        try:
+            cells += _cells_of_run(path)
+        except UserError as error:
+            troubles.append(str(error))
+        except (KeyError, TypeError, ValueError) as error:
+            troubles.append(f"{path} is not as a run leaves it ({type(error).__name__}: {error}): it was edited")
+    return _named(cells), troubles
+
+
 def settings_of(config: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[str, str]:
     """What of a configuration, as run.json has it, changes maps and scores, under dotted names."""
     settings = {
@@ -111,6 +125,13 @@ def settings_of(config: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[
         **{key: str(config[key]) for key in ("seed", "precision", "preprocessing")},
     }
     return {key: value for key, value in settings.items() if key not in _PLACES}
+
+
+def _named(cells: Sequence[Cell]) -> list[Cell]:
+    """In the order of a table, with variants where runs of one method differ."""
+    cells = sorted(cells, key=_place)
+    named = [cell for _, group in groupby(cells, key=lambda cell: _place(cell)[:4]) for cell in _name(list(group))]
+    return sorted(named, key=lambda cell: (*_place(cell)[:4], cell.variant, -cell.resolution))
 
 
 def _place(cell: Cell) -> tuple[str, str, str, str, int]:
@@ -144,6 +165,7 @@ def _cells_of_run(path: Path) -> Iterator[Cell]:
             rows=ok,
             directory=RunDirectory(path.parent, folder.name),
             code=code,
+            failures={str(i): str(why) for i, why in rows.loc[rows["status"] != "ok", "error"].items()},
         )
 
 

@@ -7,6 +7,7 @@
                                      incomplete cells, marked
     igos-bench compare [same words]  paired differences between methods on the same images, results/comparison.csv
     igos-bench figure kind=scatter|time [methods=[...] width=3.3 results_dir=.]  a figure for a paper, results/figures/
+    igos-bench report [results_dir=.] a page to look through all runs and images, results/report.html
     igos-bench show RUN_KEY [results_dir=.]  the command that makes a run of the table again, and all it was made with
     igos-bench plan [overrides] [rate=.]  what would run, what of it is done, hours left, storage; computes nothing but,
                                      with rate=measured, the rate of this device; rate=FORWARD,GRADIENT gives another's
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from .data import Read
     from .jobs import Jobs
 
-COMMANDS = ("run", "score", "table", "compare", "figure", "show", "plan", "status", "check-data")
+COMMANDS = ("run", "score", "table", "compare", "figure", "report", "show", "plan", "status", "check-data")
 
 
 def main() -> int:
@@ -71,6 +72,8 @@ def _command(words: list[str]) -> int:
             return _status(words)
         if command == "figure":
             return _figure(words)
+        if command == "report":
+            return _report(words)
         return _read(command, words) if command in ("table", "compare") else _run(command, words)
     except UserError as error:
         tell(error)
@@ -246,13 +249,28 @@ def _show(words: list[str]) -> int:
 def _status(words: list[str]) -> int:
     from .status import look, printed
 
+    results_dir = _results_dir(words)
+    say(printed(look(results_dir), results_dir))
+    return 0
+
+
+def _report(words: list[str]) -> int:
+    from .report import write_report
+
+    path, missing = write_report(_results_dir(words))
+    for trouble in missing:
+        tell(trouble)
+    say(f"written to {path}, with its pictures in {path.parent / 'report_files'}")
+    return 0
+
+
+def _results_dir(words: list[str]) -> Path:
+    """Of commands that take this word alone."""
     options = dict(word.partition("=")[::2] for word in words)
     for key in options:
         if key != "results_dir":
             raise UserError(unknown("key", key, ["results_dir"]))
-    results_dir = Path(options.get("results_dir", "results"))
-    say(printed(look(results_dir), results_dir))
-    return 0
+    return Path(options.get("results_dir", "results"))
 
 
 def _figure(words: list[str]) -> int:

@@ -202,12 +202,16 @@ class RunDirectory:
         """Saliency maps of a chunk, or None where they are not there or damaged."""
         return _read_npz(self.path / "maps" / f"{chunk:06d}.npz", "image_id", "saliency_map")
 
+    def read_curves(self, chunk: int) -> dict[str, np.ndarray] | None:
+        """Curves of a chunk and the `hits` they are over, or None where they are not there or damaged."""
+        path = self.protocol_path / "curves" / f"{chunk:06d}.npz"
+        return _read_npz(path, "image_id", "hits", "deletion", "insertion")
+
     def read_results(self, chunk: int) -> dict[str, dict[str, Any]]:
         """What a chunk has under this protocol, by image id: `row`, `map`, `deletion`, `insertion`, `hits`."""
         rows = ok_rows(read_csv(self.protocol_path / "records" / f"{chunk:06d}.csv") or [])
         maps = by_id(self.read_maps(chunk), "saliency_map")
-        path = self.protocol_path / "curves" / f"{chunk:06d}.npz"
-        curves = _read_npz(path, "image_id", "hits", "deletion", "insertion")
+        curves = self.read_curves(chunk)
         deletion, insertion = (by_id(curves, kind) for kind in ("deletion", "insertion"))
         hits = curves["hits"] if curves else None
         return {

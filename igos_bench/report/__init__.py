@@ -1,0 +1,13 @@
+"""The command `report`: a page to look through the runs of a results folder, with its pictures in files beside it.
+
+page.py         the page: its sections, made from the templates, and the numbers that its gallery reads
+sections.py     what stands in the tables: areas, differences, times, failures, provenance
+stored.py       maps and curves of a cell, image by image
+photographs.py  where the images of a run are now
+pictures.py     the file of an image: photograph, what it looks like deleted, and every cell's map and curves
+templates/      HTML, style and scripts, which are put into the page as they stand
+"""
+
+from .page import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,198 @@
+"""What the page knows of every image in every cell before any picture is loaded, and the files with the pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cells import GROUP, Cell
+from ..errors import ImageError
+from ..perturb import Baseline
+from ..results import read_json, write_atomically
+from ..source import ImageSource
+from .classes import NAMED, class_names
+from .photographs import Photographs
+from .pictures import baseline_of, cell_content, photograph_content, read_photograph, side_file
+from .sections import title
+from .stored import StoredCell
+
+
+@dataclass
+class Shown:
+    """An image of the gallery; its pictures are in `<number>.js`, from the `cells` of these indices."""
+
+    number: int
+    image_id: str
+    label: int | None
+    source: ImageSource | str
+    max_pixels: int
+    cells: list[int] = field(default_factory=list)
+
+
+class Gallery:
+    """All images of all cells.
+
+    Attributes:
+        images: Each once, with a number.
+        troubles: What is missing, for people: data sets that are gone, maps and curves that are not there.
+    """
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        """Find the images; nothing is decoded yet."""
+        self.cells = cells
+        self.troubles: list[str] = []
+        self._runs = [cell.directory.read_provenance() or {} for cell in cells]
+        self._protocols = [read_json(cell.directory.protocol_path / "protocol.json") or {} for cell in cells]
+        self._baselines: list[Baseline] = []
+        self._hits: dict[int, list[int]] = {}
+        self._unreadable: dict[int, str] = {}
+        self._numbers: list[list[int]] = []
+        self.images = self._find_images()
+
+    def _find_images(self) -> list[Shown]:
+        """An image is the same in two cells that have it under one id, in data of one name, from one file."""
+        data_sets: dict[str, Photographs] = {}
+        known: dict[tuple[str, str, str], Shown] = {}
+        for index, (cell, run) in enumerate(zip(self.cells, self._runs, strict=True)):
+            config = run.get("config", {})
+            place = repr((config.get("data"), run.get("folder"), run.get("manifest_sha256")))
+            if place not in data_sets:
+                data_sets[place] = Photographs(run)
+                if data_sets[place].trouble:
+                    self.troubles.append(f"Photographs of {cell.data}: {data_sets[place].trouble}.")
+            numbers = []
+            for image_id, label in cell.rows["label"].items():
+                source = data_sets[place].find(str(image_id))
+                key = (cell.data, str(image_id), repr(source) if isinstance(source, ImageSource) else "")
+                if key not in known:
+                    known[key] = Shown(
+                        number=len(known),
+                        image_id=str(image_id),
+                        label=_whole(label),
+                        source=source,
+                        max_pixels=config.get("data", {}).get("max_pixels", 100_000_000),
+                    )
+                known[key].cells.append(index)
+                numbers.append(known[key].number)
+            self._numbers.append(numbers)
+        return list(known.values())
+
+    def write_files(self, folder: Path, progress: Callable[[], object]) -> None:
+        """Write a file an image, and remove those that an earlier report has left beyond them."""
+        stored = [StoredCell(cell) for cell in self.cells]
+        lacking: Counter[tuple[int, str]] = Counter()
+        for shown in self.images:
+            content: dict[str, Any] = {"cells": {}}
+            for index in shown.cells:
+                curve, saliency_map = stored[index].curve(shown.image_id), stored[index].saliency_map(shown.image_id)
+                lacking[index, "curve"] += curve is None
+                lacking[index, "map"] += saliency_map is None
+                if curve is not None:
+                    self._hits.setdefault(index, curve.hits.tolist())
+                ranking = self._protocols[index].get("ranking", "elements")
+                content["cells"][index] = cell_content(saliency_map, curve, ranking)
+            content["photographs"] = self._photographs(shown)
+            write_atomically(folder / f"{shown.number}.js", side_file(shown.number, content), flush=False)
+            progress()
+        for path in folder.glob("[0-9]*.js"):
+            if path.stem.isdecimal() and int(path.stem) >= len(self.images):
+                path.unlink()
+        self.troubles += self._told(lacking)
+
+    def _photographs(self, shown: Shown) -> dict[str, Any]:
+        """Preprocessing -> what its cells saw, and their baselines; none where it cannot be shown, which is noted."""
+        wanted: dict[str, set[int]] = {}
+        for index in shown.cells:
+            numbers = wanted.setdefault(self._preprocessing(index), set())
+            numbers |= {number for number in self._baselines_of(index) if number is not None}
+        found = {}
+        for preprocessing, numbers in wanted.items():
+            try:
+                if isinstance(shown.source, str):
+                    raise ImageError(shown.source)
+                image = read_photograph(shown.source, preprocessing, shown.max_pixels)
+            except ImageError as error:
+                self._unreadable[shown.number] = str(error)
+                return {}
+            found[preprocessing] = photograph_content(image, {n: self._baselines[n] for n in sorted(numbers)})
+        return found
+
+    def _preprocessing(self, index: int) -> str:
+        return str(self._runs[index].get("config", {}).get("preprocessing", "plain"))
+
+    def _baselines_of(self, index: int) -> tuple[int | None, int | None]:
+        """Those of a cell, for deletion and insertion, as their numbers among all baselines."""
+        found: list[int | None] = []
+        for kind in ("deletion", "insertion"):
+            baseline = baseline_of(self._protocols[index], kind)
+            if baseline is not None and baseline not in self._baselines:
+                self._baselines.append(baseline)
+            found.append(None if baseline is None else self._baselines.index(baseline))
+        return found[0], found[1]
+
+    def data(self) -> dict[str, Any]:
+        """The numbers of the gallery, as the page's scripts read them; complete once the files are written."""
+        groups = list(dict.fromkeys(tuple(getattr(cell, key) for key in GROUP) for cell in self.cells))
+        cells = []
+        for index, cell in enumerate(self.cells):
+            deletion_baseline, insertion_baseline = self._baselines_of(index)
+            cells.append(
+                {
+                    "group": groups.index((cell.model, cell.data, cell.protocol)),
+                    "title": title(cell),
+                    "resolution": cell.resolution,
+                    "hits": self._hits.get(index),
+                    "preprocessing": self._preprocessing(index),
+                    "baselines": {"deletion": deletion_baseline, "insertion": insertion_baseline},
+                    "images": self._numbers[index],
+                    "targets": [_whole(value) for value in cell.rows["target"]],
+                    "scores": [_rounded(value) for value in cell.rows["score_image"]],
+                    "deletion": [_rounded(value) for value in cell.rows["deletion_auc"]],
+                    "insertion": [_rounded(value) for value in cell.rows["insertion_auc"]],
+                }
+            )
+        return {
+            "groups": [f"{model}, {data}, protocol {protocol}" for model, data, protocol in groups],
+            "cells": cells,
+            "ids": [shown.image_id for shown in self.images],
+            "labels": [shown.label for shown in self.images],
+            "unreadable": self._unreadable,
+            "classes": self._class_names(),
+        }
+
+    def _class_names(self) -> dict[int, str]:
+        """Of the classes that occur, where all images are ImageNet's: other data number theirs in their own way."""
+        layouts = {run.get("config", {}).get("data", {}).get("layout") for run in self._runs}
+        if not layouts or not layouts <= set(NAMED):
+            return {}
+        targets = {_whole(value) for cell in self.cells for value in cell.rows["target"].unique()}
+        used = targets | {shown.label for shown in self.images}
+        return {index: name for index, name in class_names().items() if index in used}
+
+    def _told(self, lacking: Mapping[tuple[int, str], int]) -> Iterator[str]:
+        if self._unreadable:
+            number, reason = next(iter(self._unreadable.items()))
+            yield (
+                f"{len(self._unreadable):,} of {len(self.images):,} photographs cannot be shown, such as "
+                f"{self.images[number].image_id}: {reason}."
+            )
+        for (index, what), count in lacking.items():
+            cell = self.cells[index]
+            if count:
+                yield (
+                    f"{title(cell)} at {cell.resolution}: the {what}s of {count:,} of {cell.n:,} images are missing or "
+                    f"damaged, see {cell.directory.path}; their numbers are shown without."
+                )
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if np.isfinite(value) else None
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 6) if np.isfinite(value) else None

@@ -1,0 +1,64 @@
+"""Maps and curves of a cell, image by image, whichever chunk they lie in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ..cells import Cell
+from ..results import by_id, read_csv
+
+MOST_STEPS = 255
+"""Steps that the page shows, which has a byte for them; of a curve with more, evenly chosen ones."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Of one image: `hits` (n + 1,) ranked elements at each point, `deletion` and `insertion` (n + 1,) there."""
+
+    hits: np.ndarray
+    deletion: np.ndarray
+    insertion: np.ndarray
+
+
+class StoredCell:
+    """Reads a chunk when one of its images is asked for, and keeps the last two."""
+
+    def __init__(self, cell: Cell) -> None:
+        """Find out which chunk each image lies in."""
+        directory = cell.directory
+        self._chunks: dict[str, int] = {}
+        for path in sorted((directory.protocol_path / "records").glob("[0-9]*.csv")):
+            self._chunks |= {row["image_id"]: int(path.stem) for row in read_csv(path) or []}
+
+        @lru_cache(maxsize=2)
+        def maps(chunk: int) -> dict[str, np.ndarray]:
+            return by_id(directory.read_maps(chunk), "saliency_map")
+
+        @lru_cache(maxsize=2)
+        def curves(chunk: int) -> dict[str, Curve]:
+            arrays = directory.read_curves(chunk)
+            if not arrays:
+                return {}
+            shown = thinned(len(arrays["hits"]))
+            deletion, insertion = (by_id(arrays, kind) for kind in ("deletion", "insertion"))
+            hits = arrays["hits"][shown]
+            return {i: Curve(hits, deletion[i][shown], insertion[i][shown]) for i in deletion}
+
+        self._maps, self._curves = maps, curves
+
+    def saliency_map(self, image_id: str) -> np.ndarray | None:
+        """(r, r), or None where it is not there or damaged."""
+        found = self._maps(self._chunks[image_id]).get(image_id)
+        return None if found is None else found[0]
+
+    def curve(self, image_id: str) -> Curve | None:
+        """Its curves, or None where they are not there or damaged."""
+        return self._curves(self._chunks[image_id]).get(image_id)
+
+
+def thinned(points: int) -> np.ndarray:
+    """Indices of the points that are shown of a curve that has so many: all, or 256 with both ends."""
+    return np.unique(np.linspace(0, points - 1, min(points, MOST_STEPS + 1)).round().astype(int))

@@ -1,0 +1,154 @@
+// One image in one cell, large: heatmap, deletion and insertion at one share, the curves, and the same image elsewhere.
+
+const viewer = document.getElementById("viewer");
+const parts = Object.fromEntries(
+  ["heatmap", "deleted", "inserted", "curves", "step", "share", "opacity", "opaque", "colours", "siblings", "preview"].map(
+    (id) => [id, document.getElementById(id)],
+  ),
+);
+const viewed = { entry: null, pictures: null, chart: null, neighbour: null };
+
+// `neighbour(entry, +1 or -1)` gives the entry after or before it, or undefined.
+async function view(entry, neighbour) {
+  Object.assign(viewed, { entry, neighbour, pictures: null, chart: null });
+  const cell = cellOf(entry);
+  document.getElementById("viewer-title").textContent = report.ids[entry.image];
+  const label = labelOf(entry);
+  const facts = [
+    `${cell.title} at ${cell.resolution}`,
+    entry.target === null ? "" : `predicted ${className(entry.target)}, ${number(entry.score)}`,
+    label === null ? "" : `label ${className(label)}`,
+    `deletion ${number(entry.deletion)}`,
+    `insertion ${number(entry.insertion)}`,
+  ];
+  document.getElementById("viewer-about").textContent = facts.filter(Boolean).join("; ");
+  for (const [id, offset] of [["previous", -1], ["next", 1]]) {
+    document.getElementById(id).disabled = !neighbour(entry, offset);
+  }
+  if (!viewer.open) viewer.showModal();
+  let trouble = "";
+  try {
+    const pictures = await loadPictures(entry);
+    if (viewed.entry !== entry) return;
+    viewed.pictures = pictures;
+    trouble = troubleOf(entry, pictures);
+  } catch (error) {
+    if (viewed.entry !== entry) return;
+    trouble = error.message;
+  }
+  document.getElementById("viewer-trouble").textContent = trouble;
+  const { pictures } = viewed;
+  parts.curves.replaceChildren();
+  if (pictures?.curves && cell.hits) {
+    viewed.chart = chart(pictures.curves, cell);
+    parts.curves.append(viewed.chart.svg);
+  }
+  const most = cell.hits ? cell.hits.length - 1 : 0;
+  const share = parts.step.value / parts.step.max; // stays where it was, also in a cell with other steps
+  parts.step.max = Math.max(most, 1);
+  parts.step.value = Math.round(share * parts.step.max);
+  parts.step.disabled = !most;
+  paintStep();
+  paintHeat();
+  showSiblings(entry);
+}
+
+function troubleOf(entry, pictures) {
+  const missing = [];
+  if (!pictures.photograph) missing.push(`Photograph: ${report.unreadable[entry.image] ?? "not found"}.`);
+  else if (!pictures.deletionBaseline) missing.push("The protocol's file does not say what is shown where it is deleted.");
+  if (!pictures.curves) missing.push("The curves of this image are missing or damaged.");
+  if (!pictures.steps) missing.push("The map of this image is missing or damaged, or does not belong to its curves.");
+  return missing.join(" ");
+}
+
+function paintStep() {
+  const { entry, pictures, chart: shown } = viewed;
+  const { hits } = cellOf(entry);
+  const step = Number(parts.step.value);
+  parts.share.textContent = hits ? `${((100 * hits[step]) / hits.at(-1)).toFixed(1)} %` : "-";
+  shown?.at(step);
+  for (const [canvas, kind, word, i] of [
+    [parts.deleted, "deletion", "Deleted", 0],
+    [parts.inserted, "insertion", "Inserted", 1],
+  ]) {
+    if (pictures) paintPerturbed(canvas, pictures, step, kind);
+    else canvas.getContext("2d").clearRect(0, 0, SIZE, SIZE);
+    const value = pictures?.curves?.[i][step];
+    const caption = canvas.parentElement.querySelector("figcaption");
+    caption.replaceChildren(
+      `${word} ${parts.share.textContent}, probability `,
+      element("span", { className: `${kind}-text` }, value === undefined || value === null ? "-" : (value / 1e4).toFixed(4)),
+    );
+  }
+}
+
+function paintHeat() {
+  parts.opaque.textContent = `${parts.opacity.value} %`;
+  if (viewed.pictures) paintHeatmap(parts.heatmap, viewed.pictures, parts.opacity.value / 100, parts.colours.value);
+  else parts.heatmap.getContext("2d").clearRect(0, 0, SIZE, SIZE);
+}
+
+// The same image in the cells of the same model, data and protocol.
+const entriesOfImage = Map.groupBy
+  ? Map.groupBy(entries, (entry) => entry.image)
+  : entries.reduce((found, entry) => found.set(entry.image, [...(found.get(entry.image) ?? []), entry]), new Map());
+
+function showSiblings(entry) {
+  const group = cellOf(entry).group;
+  const siblings = entriesOfImage.get(entry.image).filter((other) => cellOf(other).group === group);
+  parts.siblings.replaceChildren(
+    ...siblings.map((other) => {
+      const button = thumbnail(other, [cellOf(other).title, `at ${cellOf(other).resolution}`]);
+      if (other === entry) button.setAttribute("aria-current", "true");
+      button.addEventListener("click", () => view(other, viewed.neighbour));
+      paintThumbnail(button, other);
+      return button;
+    }),
+  );
+}
+
+// A button with the heatmap, lines of text, and both areas.
+function thumbnail(entry, lines) {
+  return element(
+    "button",
+    { className: "thumbnail", type: "button" },
+    element("canvas", { width: SIZE, height: SIZE }),
+    ...lines.map((line) => element("span", {}, ...breakable(line))),
+    element(
+      "span",
+      {},
+      element("b", { className: "deletion-text" }, number(entry.deletion, 3)),
+      " / ",
+      element("b", { className: "insertion-text" }, number(entry.insertion, 3)),
+    ),
+  );
+}
+
+async function paintThumbnail(button, entry) {
+  try {
+    paintHeatmap(button.querySelector("canvas"), await loadPictures(entry), 0.7);
+  } catch {
+    button.title = "its file is not beside this page";
+  }
+}
+
+function viewNeighbour(offset) {
+  const entry = viewed.neighbour(viewed.entry, offset);
+  if (entry) view(entry, viewed.neighbour);
+}
+
+parts.step.addEventListener("input", paintStep);
+parts.opacity.addEventListener("input", paintHeat);
+parts.colours.addEventListener("change", paintHeat);
+document.getElementById("previous").addEventListener("click", () => viewNeighbour(-1));
+document.getElementById("next").addEventListener("click", () => viewNeighbour(1));
+document.getElementById("close").addEventListener("click", () => viewer.close());
+viewer.addEventListener("click", (event) => {
+  if (event.target === viewer) viewer.close(); // beside it
+});
+viewer.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "n") viewNeighbour(1);
+  if (event.key === "p") viewNeighbour(-1);
+});

@@ -1,0 +1,100 @@
+"""Results folders as runs leave them, with photographs, maps and curves that a report can show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from igos_bench.config import DataConfig, ProtocolConfig
+from igos_bench.data import read_manifest
+from igos_bench.metrics import Protocol
+from igos_bench.results import RunDirectory, short_key
+
+HOSTILE = (
+    "3/<script>window.hit = 1</script>.png",  # the slash makes a folder of its first half
+    '3/"quo\'ted" & <b>bold<i>.png',
+    "7/]]><!--<img src=x onerror=window.hit=2>.png",
+    "7/=1+1 ünïcode 写真.png",
+)
+REASON = "broke </script><img src=x onerror=window.hit=3> & so on\u2028and on"
+
+
+def leave_photographs(root: Path, names: Sequence[str], size: int = 64) -> None:
+    """A smooth coloured picture for each name, all different."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    for i, name in enumerate(names):
+        phases = np.random.default_rng(i).uniform(1, 6, 6)
+        waves = [np.sin(phases[c] * x + phases[c + 3] * y + i) for c in range(3)]
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((127.5 + 127.5 * np.stack(waves, 2)).astype(np.uint8)).save(path)
+
+
+def leave_maps(
+    results_dir: Path,
+    root: Path,
+    method: str,
+    resolution: int,
+    *,
+    done: int | None = None,
+    failed: Sequence[int] = (),
+    chunk_size: int = 4,
+    n_steps: int = 200,
+    ranking: str = "elements",
+    seed: int = 0,
+    parameters: dict[str, Any] | None = None,
+) -> RunDirectory:
+    """What a run over the images below `root` leaves that did the first `done` of them, those of `failed` in vain."""
+    data = DataConfig(name="images", layout="folder", root=str(root))
+    manifest = read_manifest(data)
+    protocol = Protocol.from_config(ProtocolConfig(n_steps=n_steps, ranking=ranking))
+    config = {
+        "data": asdict(data), "seed": seed, "precision": "fp32", "preprocessing": "plain", "timing": "chunk",
+        "method": {"name": method, **(parameters or {})}, "protocol": asdict(protocol),
+    }  # fmt: skip
+    key = short_key({"config": config, "resolution": resolution})
+    path = results_dir / "runs" / "toy" / "images" / method / str(resolution) / key
+    directory = RunDirectory(path, f"paper-{short_key({'map': key})}")
+    directory.write_provenance(
+        {
+            "map_key": key, "config": config, "method": method, "protocol": "paper", "resolution": resolution,
+            "model": "toy", "data": "images", "weights_sha256": "f" * 64, "manifest_sha256": manifest.sha256,
+            "requested": len(manifest.images), "done": 0, "device": "cpu", "processor": "toy", "threads": 2,
+        }
+    )  # fmt: skip
+    directory.write_listing(manifest.listing(None))
+    directory.write_protocol(json.loads(json.dumps(asdict(protocol))))
+    random = np.random.default_rng(resolution + seed)
+    hits = protocol.hits((224 if ranking == "pixels" else resolution) ** 2)
+    for start in range(0, len(manifest.images) if done is None else done, chunk_size):
+        chunk = manifest.images[start : start + chunk_size]
+        maps = random.normal(size=(len(chunk), 1, resolution, resolution)).astype(np.float32)
+        maps = np.maximum(maps, 0)  # half of it a plateau, as I-GOS's maps have them
+        rise = np.linspace(0.02, random.uniform(0.3, 1, (len(chunk), 1)), len(hits), axis=-1)[:, 0].astype(np.float32)
+        curves = {"deletion": rise[:, ::-1] ** 2, "insertion": rise}
+        rows = []
+        for i, image in enumerate(chunk):
+            row: dict[str, Any] = {"image_id": image.image_id, "status": "failed", "error": REASON}
+            if start + i not in failed:
+                areas = {
+                    f"{kind}_auc": protocol.areas(torch.tensor(c[i : i + 1].copy()), hits)[0]
+                    for kind, c in curves.items()
+                }
+                row |= {
+                    "status": "ok", "error": "", "label": image.label, "target": 3, "score_image": float(rise[i, -1]),
+                    **areas, "explain_seconds": 2.0, "score_seconds": 0.5, "forwards": 30, "backwards": 15,
+                }  # fmt: skip
+            rows.append(row)
+        ok = [i for i, row in enumerate(rows) if row["status"] == "ok"]
+        ids = np.array([rows[i]["image_id"] for i in ok])
+        directory.write_maps(start // chunk_size, {"image_id": ids, "saliency_map": maps[ok]})
+        arrays = {kind: values[ok] for kind, values in curves.items()}
+        directory.commit(start // chunk_size, {"image_id": ids, "hits": hits.numpy(), **arrays}, rows)
+    return directory

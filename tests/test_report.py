@@ -1,0 +1,255 @@
+"""`igos-bench report`, as far as it goes without a browser; test_report_browser.py looks at the page."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from report_folders import HOSTILE, leave_maps, leave_photographs
+from result_folders import leave_run
+
+from igos_bench import cli
+from igos_bench.config import ProtocolConfig
+from igos_bench.errors import UserError
+from igos_bench.metrics import Protocol, rank
+from igos_bench.perturb import upsample
+from igos_bench.report import write_report
+from igos_bench.report.page import TEMPLATES, embedded
+from igos_bench.report.pictures import cell_content
+from igos_bench.report.stored import Curve, thinned
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Results of two methods on the hostile images and some others, which lie beside them in images/."""
+    leave_photographs(tmp_path / "images", [*HOSTILE, *(f"3/plain{i}.png" for i in range(4))])
+    leave_maps(tmp_path / "results", tmp_path / "images", "igos", 28, failed=[1])
+    leave_maps(tmp_path / "results", tmp_path / "images", "mask", 28)
+    return tmp_path / "results"
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    [text] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def side_file(results_dir: Path, number: int) -> dict[str, Any]:
+    text = (results_dir / "report_files" / f"{number}.js").read_text()
+    assert text.startswith(f"sideFile({number},") and text.endswith(")\n")
+    found: dict[str, Any] = json.loads(text.removeprefix(f"sideFile({number},").removesuffix(")\n"))
+    return found
+
+
+@pytest.mark.parametrize(("resolution", "ranking"), [(14, "elements"), (28, "elements"), (7, "pixels")])
+def test_the_steps_are_those_of_the_metric(resolution: int, ranking: str) -> None:
+    """An element belongs to the picture of step k exactly where its place in the ranking is among the first hits[k]."""
+    random = torch.Generator().manual_seed(0)
+    saliency_map = torch.randn(1, 1, resolution, resolution, generator=random).clamp(min=0)  # with a plateau
+    ranked = saliency_map if ranking == "elements" else upsample(saliency_map, 224)
+    hits = Protocol.from_config(ProtocolConfig()).hits(ranked.numel())
+    curve = Curve(hits.numpy(), *np.linspace(0, 1, 2 * len(hits), dtype=np.float32).reshape(2, -1))
+    content = cell_content(saliency_map[0, 0].numpy(), curve, ranking)
+
+    steps = np.frombuffer(zlib.decompress(base64.b64decode(content["steps"])), np.uint8)
+    assert content["side"] == ranked.shape[-1]
+    for step in range(len(hits)):
+        assert np.array_equal(steps <= step, rank(ranked)[0].numpy() < hits[step].item())
+    assert len(content["heat"]) == len(hits) - 1
+    values = ranked.flatten().numpy()
+    heat = [1000 * values[steps == step].mean() / values.max() for step in range(1, len(hits))]  # the least is 0
+    assert content["heat"] == pytest.approx(heat, abs=0.6) and max(heat) > 700
+    assert content["heat"] == sorted(content["heat"], reverse=True)
+    assert content["curves"][1][-1] == 10_000
+
+
+def test_curves_of_another_map_give_no_picture() -> None:
+    curve = Curve(np.arange(5), np.zeros(5), np.zeros(5))
+    assert cell_content(np.zeros((14, 14), np.float32), curve, "elements").keys() == {"curves"}
+
+
+def test_a_longer_curve_is_thinned_to_what_a_byte_holds() -> None:
+    assert np.array_equal(thinned(201), np.arange(201))
+    assert np.array_equal(thinned(256), np.arange(256))
+    shown = thinned(1001)
+    assert (len(shown), shown[0], shown[-1]) == (256, 0, 1000)
+    assert set(np.diff(shown)) == {3, 4}
+
+
+def test_the_page(folder: Path) -> None:
+    page, missing = write_report(folder)
+    assert missing == []
+    data = data_of(page)
+    assert len(data["ids"]) == 8 and set(HOSTILE) < set(data["ids"])
+    assert [cell["title"] for cell in data["cells"]] == ["I-GOS", "Mask"]
+    assert [len(cell["images"]) for cell in data["cells"]] == [7, 8]
+    assert data["groups"] == ["toy, images, protocol paper"]
+    assert data["classes"] == {}, "a folder of one's own has classes of its own"
+
+    mask = data["cells"][1]
+    for number in mask["images"]:
+        content = side_file(folder, number)
+        assert content["photographs"]["plain"].keys() == {"photograph", "baselines"}
+        assert content["cells"]["1"]["side"] == 28
+        deletion, insertion = content["cells"]["1"]["curves"]
+        place = mask["images"].index(number)
+        shares = np.array(mask["hits"]) / mask["hits"][-1]
+        assert np.trapezoid(deletion, shares) / 1e4 == pytest.approx(mask["deletion"][place], abs=1e-4)
+        assert np.trapezoid(insertion, shares) / 1e4 == pytest.approx(mask["insertion"][place], abs=1e-4)
+
+
+def test_nothing_that_a_user_wrote_is_markup(folder: Path) -> None:
+    leave_maps(folder, folder.parent / "images", "igos", 14, parameters={"note": "</script><b>bold</b>\u2028"})
+    leave_maps(folder, folder.parent / "images", "igos", 14, parameters={"note": "another"})
+    page, _ = write_report(folder)
+    text = page.read_text()
+    assert text.count("<script") == text.count("</script>") == 2  # the numbers and the script
+    for markup in ("<b>", "<i>", "<img"):
+        assert markup not in text
+    assert "\u2028" not in "".join(re.findall(r"<script.*?</script>", text, re.DOTALL))  # it would end a line there
+    assert "&lt;/script&gt;&lt;img src=x onerror=window.hit=3&gt; &amp; so on" in text  # a failure's reason
+    for path in (folder / "report_files").glob("*.js"):
+        assert re.fullmatch(r'sideFile\(\d+,[\w"{}\[\]:,+/=.-]*\)\n', path.read_text()), "numbers and base64 alone"
+
+
+def test_embedded_text_ends_no_script() -> None:
+    text = embedded({"a": "</script><!-- & \u2028 \u2029 \"'"})
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert json.loads(text) == {"a": "</script><!-- & \u2028 \u2029 \"'"}
+
+
+def test_nothing_of_the_page_lies_elsewhere(folder: Path) -> None:
+    page, _ = write_report(folder)
+    addresses = set(re.findall(r"\w+://[^\s\"'<>)]*", page.read_text()))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # the name of a namespace, which nobody fetches
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"results_dir=.*nowhere is no folder: say results_dir=FOLDER"):
+        write_report(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_without_runs_says_so(tmp_path: Path) -> None:
+    page, missing = write_report(tmp_path)
+    assert missing == []
+    assert f"There are no runs under {tmp_path}/runs" in page.read_text()
+    assert data_of(page)["cells"] == []
+
+
+def test_half_finished_cells_are_marked(folder: Path) -> None:
+    leave_maps(folder, folder.parent / "images", "rise", 14, done=4)
+    leave_run(folder, "mask", 14, [])  # not one of no images
+    text = write_report(folder)[0].read_text()
+    assert "4 of 8 !" in text and "A cell marked with ! lacks images." in text
+    assert "0 of 0 !" in text
+
+
+def test_missing_maps_and_curves_are_said(folder: Path) -> None:
+    igos, mask = (next(folder.glob(f"runs/*/*/{method}/28/*")) for method in ("igos", "mask"))
+    (igos / "maps" / "000001.npz").unlink()
+    next(mask.glob("paper-*/curves/000000.npz")).write_bytes(b"torn")
+    page, missing = write_report(folder)
+    told = [
+        f"I-GOS at 28: the maps of 4 of 7 images are missing or damaged, see {igos}",
+        f"Mask at 28: the curves of 4 of 8 images are missing or damaged, see {mask}",
+    ]
+    assert [line.split(";")[0] for line in missing] == told
+    assert all(line in page.read_text() for line in missing)
+    cells = [side_file(folder, number)["cells"] for number in range(8)]
+    assert sum("steps" in found["0"] for found in cells if "0" in found) == 3
+    assert sum("curves" in found["1"] for found in cells) == 4
+    assert len(data_of(page)["cells"][1]["deletion"]) == 8, "the numbers are all there"
+
+
+def test_a_photograph_that_has_moved_is_said(folder: Path) -> None:
+    (folder.parent / "images" / "3" / "plain0.png").rename(folder.parent / "elsewhere.png")
+    page, missing = write_report(folder)
+    data = data_of(page)
+    number = data["ids"].index("3/plain0.png")
+    assert data["unreadable"] == {str(number): f"no such image in {folder.parent / 'images'} any more"}
+    assert side_file(folder, number)["photographs"] == {}
+    assert side_file(folder, number)["cells"]["1"]["side"] == 28, "its heatmap is shown"
+    assert "are not all those that the run was made on" in missing[0]
+    assert missing[1].startswith("1 of 8 photographs cannot be shown, such as 3/plain0.png: no such image in ")
+
+    (folder.parent / "images").rename(folder.parent / "moved")
+    page, missing = write_report(folder)
+    assert len(data_of(page)["unreadable"]) == 8
+    assert missing[0].startswith(f"Photographs of images: data.root={folder.parent / 'images'} does not exist")
+
+
+def test_a_photograph_that_is_none_any_more_is_said(folder: Path) -> None:
+    path = folder.parent / "images" / "3" / "plain0.png"
+    path.write_bytes(b"x" * path.stat().st_size)  # the same size, so the manifest cannot tell
+    _, [line] = write_report(folder)
+    assert "1 of 8 photographs cannot be shown, such as 3/plain0.png: not an image" in line
+
+
+def test_a_damaged_run_leaves_the_others(folder: Path) -> None:
+    paths = sorted(folder.glob("runs/*/*/*/*/*/run.json"))
+    paths[0].write_text("{")
+    page, [line] = write_report(folder)
+    assert f"{paths[0]} cannot be read" in line and "Restore" not in line
+    assert [cell["title"] for cell in data_of(page)["cells"]] == ["Mask"]
+    paths[0].write_text("{}")
+    page, [line] = write_report(folder)
+    assert line == f"{paths[0]} is not as a run leaves it (KeyError: 'method'): it was edited"
+
+
+def test_files_of_an_earlier_report_are_removed(folder: Path) -> None:
+    write_report(folder)
+    kept = folder / "report_files" / "notes.txt"
+    kept.write_text("mine")
+    (folder / "report_files" / "8.js").write_text("old")
+    write_report(folder)
+    assert sorted(path.name for path in kept.parent.iterdir()) == [*(f"{i}.js" for i in range(8)), "notes.txt"]
+
+
+def test_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # to put it back afterwards
+    next(folder.glob("runs/*/*/igos/28/*/maps/000000.npz")).unlink()
+    monkeypatch.setattr(sys, "argv", ["igos-bench", "report", f"results_dir={folder}"])
+    assert cli.main() == 0
+    said = capsys.readouterr()
+    assert f"written to {folder / 'report.html'}, with its pictures in {folder / 'report_files'}" in said.out
+    assert said.err.startswith("igos-bench: I-GOS at 28: the maps of 3 of 7 images are missing or damaged")
+    monkeypatch.setattr(sys, "argv", ["igos-bench", "report", "result_dir=x"])
+    assert cli.main() == 2
+    assert "unknown key 'result_dir' (did you mean 'results_dir'?)" in capsys.readouterr().err
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb (WCAG 2.2)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def ratio(one: str, other: str) -> float:
+    darker, lighter = sorted([luminance(one), luminance(other)])
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_contrast_is_that_of_wcag_aa(theme: str) -> None:
+    style = (TEMPLATES / "report.css").read_text()
+    assert ratio("#000000", "#ffffff") == pytest.approx(21)
+    light, dark = re.findall(r":root[^{]*\{([^}]*color-scheme[^}]*)\}", style)
+    colours = dict(re.findall(r"--(\w+): (#\w{6});", light))
+    if theme == "dark":
+        colours |= dict(re.findall(r"--(\w+): (#\w{6});", dark))
+    for ground in ("paper", "sunken", "chosen"):
+        for text in ("ink", "quiet", "deletion", "insertion", "trouble"):
+            assert ratio(colours[text], colours[ground]) >= 4.5, (theme, text, ground)
+    for line in ("deletion", "insertion"):
+        assert ratio(colours[line], colours["paper"]) >= 3, "of drawn lines"
