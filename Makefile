@@ -14,7 +14,7 @@ demo: $(SAMPLE) ## I-GOS at 28 x 28 on the embedded sample
 	$(BIN)/igos-bench
 
 test: $(DEV) ## the tests, without the long ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests -m "not long and not gpu and not slurm" $(COVER)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests -m "not long and not gpu and not slurm and not browser" $(COVER)
 
 test-long: $(DEV) ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 tests -m long
