@@ -5,7 +5,7 @@ SAMPLE := .venv/sample.stamp
 DEV := .venv/dev.stamp
 BENCH := .venv/bench.stamp
 
-.PHONY: help demo test test-long test-gpu test-browser coverage mutation check bench bench-scale clean
+.PHONY: help demo test test-long test-gpu test-slurm test-browser coverage mutation check bench bench-scale clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,7 +14,7 @@ demo: $(SAMPLE) ## I-GOS at 28 x 28 on the embedded sample
 	$(BIN)/igos-bench
 
 test: $(DEV) ## the tests, without the long ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests -m "not long and not gpu and not browser" $(COVER)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests -m "not long and not gpu and not slurm and not browser" $(COVER)
 
 test-long: $(DEV) ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 tests -m long
@@ -23,9 +23,18 @@ test-gpu: $(DEV) ## the tests that need a CUDA device
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "make test-gpu: no CUDA device here")'
 	$(BIN)/python -m pytest -q tests -m gpu
 
+# The packages are Debian's; what start brought up is stopped by its numbers, however the tests end.
+test-slurm: $(DEV) ## the tests on a real Slurm, which is started here: as root
+	@PATH="$$PATH:/usr/sbin"; command -v sbatch >/dev/null && command -v munged >/dev/null || { apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends slurm-wlm munge >/dev/null; }
+	@folder=$$(mktemp -d); trap 'scripts/local_slurm.sh stop $$folder; rm -rf $$folder' EXIT; trap 'exit 130' INT TERM; \
+		scripts/local_slurm.sh start $$folder && . $$folder/env && \
+		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests -m slurm
+
 test-browser: $(DEV) ## the report in chromium, with screenshots in build/screenshots
 	@command -v chromium >/dev/null || if [ "$$(id -u)" = 0 ]; then \
-		echo "installing chromium"; apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium >/dev/null; \
+		echo "installing chromium"; apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+			apt-get -qq install -y --no-install-recommends chromium >/dev/null; \
 	else echo "make test-browser needs chromium: sudo apt-get install chromium" >&2; exit 1; fi
 	$(BIN)/python -m pytest -q -s tests -m browser
 

@@ -1,4 +1,4 @@
-"""The commands; with `overrides`, `words` and `composing` the only modules that know Hydra.
+"""The commands; with `overrides`, `words`, `composing` and `launch` the only modules that know Hydra.
 
     igos-bench [run] [overrides]     explain and score (the default); -m sweeps
     igos-bench score [overrides]     score the stored maps of the same run again, under another protocol
@@ -6,6 +6,7 @@
     igos-bench table [results_dir=.] make and print results/table.csv, .md and .tex; allow_partial=true takes
                                      incomplete cells, marked
     igos-bench compare [same words]  paired differences between methods on the same images, results/comparison.csv
+    igos-bench figure kind=scatter|time [methods=[...] width=3.3 results_dir=.]  a figure for a paper, results/figures/
     igos-bench report [results_dir=.] a page to look through all runs and images, results/report.html
     igos-bench show RUN_KEY [results_dir=.]  the command that makes a run of the table again, and all it was made with
     igos-bench plan [overrides] [rate=.]  what would run, what of it is done, hours left, storage; computes nothing but,
@@ -27,6 +28,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     from .data import Read
     from .jobs import Jobs
 
-COMMANDS = ("run", "score", "table", "compare", "report", "show", "plan", "status", "check-data")
+COMMANDS = ("run", "score", "table", "compare", "figure", "report", "show", "plan", "status", "check-data")
 
 
 def main() -> int:
@@ -67,6 +70,8 @@ def _command(words: list[str]) -> int:
             return _show(words)
         if command == "status":
             return _status(words)
+        if command == "figure":
+            return _figure(words)
         if command == "report":
             return _report(words)
         return _read(command, words) if command in ("table", "compare") else _run(command, words)
@@ -82,9 +87,12 @@ class _Parser(argparse.ArgumentParser):
 
 def _run(command: str, words: list[str]) -> int:
     import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
-    from .data import read_once
+    from .composing import told
     from .jobs import Jobs
+    from .launch import Job, check_launcher_is_there, launch, launcher_of
     from .overrides import CONF, check_overrides
     from .shard import spread
     from .torchrun import end_after_the_others
@@ -99,25 +107,31 @@ def _run(command: str, words: list[str]) -> int:
 
         asked.rate, asked.shards, asked.overrides = words_of_plan(asked.overrides)
     asked.overrides = spread(asked.overrides)
+    launcher = launcher_of(asked.overrides)
+    check_launcher_is_there(launcher, sweep=asked.multirun)
     check_overrides(asked.overrides, asked.config_dir, sweep=asked.multirun)
     _check_maps(command, asked.overrides)
     in_shards = any(word.startswith("shard=") and word != "shard=null" for word in asked.overrides)
     jobs = Jobs(sweep=asked.multirun, what="shards of cells" if in_shards else "cells")
     if command == "plan":
         return _plan(asked, jobs)
-    read = read_once(look=True)
-
-    def work(config: RunConfig) -> int:
-        if command == "check-data":
-            return _check_data(config)
-        return _explain_and_score(command, config, read, asked.config_dir)
+    logging.getLogger("hydra").setLevel(logging.ERROR)
+    if launcher != "basic":
+        launch(launcher, asked.overrides, asked.config_dir, Job(_worker, (command, asked.config_dir)), jobs)
+        return jobs.end()
+    work = _worker(command, asked.config_dir)
 
     def job(config: Any) -> None:
         jobs.attempt(config, work)
 
-    logging.getLogger("hydra").setLevel(logging.ERROR)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it raises what breaks, instead of printing some of it
-    with TemporaryDirectory() as folder:
+    try:
+        kept = TemporaryDirectory() if asked.multirun else nullcontext(".")
+    except OSError as error:
+        raise WriteError(
+            f"no folder for temporary files can be made ({error.strerror}): make room, or set TMPDIR"
+        ) from error
+    with kept as folder:
         # Flags first: Hydra's own parser takes no override after a flag that follows one.
         flags = ["--multirun"] * asked.multirun + (["--config-dir", asked.config_dir] if asked.config_dir else [])
         # Results have folders of their own: those of a sweep would only be empty.
@@ -125,6 +139,8 @@ def _run(command: str, words: list[str]) -> int:
         sys.argv = [sys.argv[0], *flags, *asked.overrides, *nowhere]
         try:
             hydra.main(config_path=CONF, config_name="config", version_base="1.3")(job)()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise told(error, "the words cannot be used") from error
         except OSError as error:
             if not asked.multirun:
                 raise
@@ -137,6 +153,20 @@ def _run(command: str, words: list[str]) -> int:
     if "shard=auto" in asked.overrides:
         end_after_the_others(code)
     return code
+
+
+def _worker(command: str, config_dir: str | None) -> Callable[[RunConfig], int]:
+    """What does a command's work on a configuration, and returns an exit code."""
+    from .data import read_once
+
+    read = read_once(look=True)
+
+    def work(config: RunConfig) -> int:
+        if command == "check-data":
+            return _check_data(config)
+        return _explain_and_score(command, config, read, config_dir)
+
+    return work
 
 
 def _plan(asked: argparse.Namespace, jobs: Jobs) -> int:
@@ -241,6 +271,13 @@ def _results_dir(words: list[str]) -> Path:
         if key != "results_dir":
             raise UserError(unknown("key", key, ["results_dir"]))
     return Path(options.get("results_dir", "results"))
+
+
+def _figure(words: list[str]) -> int:
+    from .figure import draw
+
+    say(f"written to {', '.join(map(str, draw(words)))}")
+    return 0
 
 
 def _read(command: str, words: list[str]) -> int:

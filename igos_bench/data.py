@@ -197,7 +197,7 @@ def _folder(config: DataConfig) -> Found:
         raise UserError(f"data.root={config.root} is a file, not a folder: give the folder that holds the images")
     names: list[Path] = []
     others: Counter[str] = Counter()
-    for path in _walk(root, frozenset()):
+    for path in _walk(root):
         if path.suffix.lower() in EXTENSIONS:
             names.append(path.relative_to(root))
         else:
@@ -213,22 +213,27 @@ def _folder(config: DataConfig) -> Found:
     return Found(images, f"all images below {root}", "the class folders" if label else None)
 
 
-def _walk(folder: Path, ancestors: frozenset[Path]) -> Iterator[Path]:
+def _walk(root: Path) -> Iterator[Path]:
     """Everything below a folder but folders and hidden names. Links are followed, though not in a circle.
 
     A folder that is named like an image counts as one, to be reported as an image that cannot be read.
     """
-    ancestors |= {folder.resolve()}
-    try:
-        with os.scandir(folder) as entries:
-            paths = [Path(entry.path) for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UserError(f"{folder} cannot be listed: {error.strerror}; mend it or move it out of data.root") from error
-    for path in paths:
-        if path.suffix.lower() in EXTENSIONS or not _is_folder(path):
-            yield path
-        elif path.resolve() not in ancestors:
-            yield from _walk(path, ancestors)
+    left: list[tuple[Path, frozenset[Path]]] = [(root, frozenset())]
+    while left:
+        folder, ancestors = left.pop()
+        try:
+            ancestors |= {folder.resolve()}
+            with os.scandir(folder) as entries:
+                paths = [Path(entry.path) for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be listed: {error.strerror}; mend it or move it out of data.root"
+            ) from error
+        for path in paths:
+            if path.suffix.lower() in EXTENSIONS or not _is_folder(path):
+                yield path
+            elif path.resolve() not in ancestors:
+                left.append((path, ancestors))
 
 
 def _is_folder(path: Path) -> bool:

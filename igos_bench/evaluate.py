@@ -216,7 +216,7 @@ class Evaluator:
         try:
             with allow_tf32(self.precision):
                 return call(*inputs)
-        except RuntimeError as error:  # the CPU's allocator raises a plain RuntimeError
+        except (RuntimeError, MemoryError) as error:  # the CPU's allocator raises a plain RuntimeError
             count = len(inputs[0])
             if not is_out_of_memory(error) or count == 1:
                 raise
@@ -251,11 +251,15 @@ def allow_tf32(precision: Precision) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+NO_MEMORY = (
+    *("allocate memory", "out of memory", "not enough memory", "bad_alloc", "ALLOC_FAILED"),
+    "could not create a primitive",  # oneDNN, whatever it lacks: memory, where the same call has run on fewer inputs
+)
+
+
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether memory ran out, on any device: the CPU's allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        text in str(error) for text in ("allocate memory", "out of memory")
-    )
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in NO_MEMORY)
 
 
 def _finite(what: str, found: Tensor) -> Tensor:

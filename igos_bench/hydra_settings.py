@@ -7,7 +7,7 @@ read. The command line may choose and set a launcher, and where a sweep has its 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .config import leaves
@@ -30,11 +30,14 @@ def check_word(key: str, word: str) -> None:
         )
 
 
-def check_untouched(usual: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raise UserError where the chosen YAML files made Hydra's settings differ from those of `conf/`, unresolved."""
+def check_untouched(usual: Mapping[str, Any], found: Mapping[str, Any], said: Sequence[str] = ()) -> None:
+    """Raise UserError where the chosen YAML files made Hydra's settings differ from those of `conf/`, unresolved.
+
+    What the command line has `said`, names below `hydra`, may differ, and has been looked at.
+    """
     before, after = dict(leaves(usual)), dict(leaves(found))
     for key in sorted(before.keys() | after.keys()):
-        free = any(f"{key}.".startswith(f"{name}.") for name in FREE)
+        free = any(f"{key}.".startswith(f"{name}.") for name in (*FREE, *said))
         if not free and before.get(key, _NOTHING) != after.get(key, _NOTHING):
             raise UserError(
                 f"hydra.{key} is set by a YAML file: of Hydra's own settings, which can run code, a YAML may have "

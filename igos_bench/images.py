@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .config import INPUT_SIZE, Preprocessing
-from .errors import ImageError
+from .errors import ImageError, first_line
 from .source import ImageSource, open_regular
 
 # Not every format that Pillow knows: a file named .jpg must not reach a PostScript interpreter.
@@ -137,3 +137,5 @@ def _read(source: ImageSource, preprocessing: Preprocessing, max_pixels: int) ->
             return preprocess(decode(file, max_pixels=max_pixels), preprocessing)
     except ImageError as error:
         return error
+    except (MemoryError, RuntimeError) as error:  # torch's allocator raises a plain RuntimeError
+        return ImageError(f"cannot be brought to the size of the network's input: {first_line(error)}")

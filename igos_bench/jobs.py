@@ -59,6 +59,21 @@ class Jobs:
             tell(f"{name} broke: {error!r}; {where}")
             self._fail(name, f"it broke with {type(error).__name__}; {where}", 1)
 
+    def add(self, other: Jobs) -> None:
+        """What became of jobs elsewhere."""
+        self.done += other.done
+        self.unavailable += other.unavailable
+        for (reason, code), names in other.failed.items():
+            self.failed.setdefault((reason, code), []).extend(names)
+
+    def lose(self, config: Any, reason: str, code: int) -> None:
+        """A job that did not come to its end, and why."""
+        try:
+            name = _name(typed(config))
+        except UserError:
+            name = "a cell"
+        self._fail(name, reason, code)
+
     def end(self) -> int:
         """Sum up a sweep; return the exit code."""
         count = sum(map(len, self.failed.values()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from itertools import islice, product
@@ -76,7 +77,10 @@ def check_overrides(words: Sequence[str], config_dir: str | None = None, *, swee
                     for word in parse(_swept_words(override)):
                         put(found, key, word.value())
         # What is left to be wrong: a value inside another, a word of Hydra's own.
-        check_launcher(hydra_of(composed([*search, *single], hydra=True)))
+        whole = hydra_of(composed([*search, *single], hydra=True))
+        said = [key.replace("/", ".").removeprefix("hydra.") for key in named if key.startswith("hydra")]
+        check_untouched(usual, whole, said)
+        check_launcher(whole)
 
 
 def compose_jobs(words: Sequence[str], config_dir: str | None = None, *, sweep: bool = False) -> Iterator[Any]:
@@ -100,6 +104,23 @@ def compose_jobs(words: Sequence[str], config_dir: str | None = None, *, sweep: 
             with open_dict(config):
                 del config["hydra"]
             yield config
+
+
+@contextmanager
+def composed_sweep(words: Sequence[str], config_dir: str | None = None) -> Iterator[tuple[Any, list[list[str]]]]:
+    """What checked words say to a launcher: the configuration that all jobs share, and the words of each job.
+
+    Hydra's own settings are in the one and not in the others, whose order is that of `compose_jobs`. Hydra's loader of
+    configurations is there within the context.
+    """
+    search = search_path(config_dir)
+    with initialize_config_dir(CONF, version_base="1.3"):
+        single = [override.input_line or "" for override in parse(words) if not override.is_sweep_override()]
+        config = composed([*search, *single], hydra=True)
+        # A date in it is that of the sweep, not of each job.
+        config.hydra.sweep.dir = str(Path(config.hydra.sweep.dir).absolute())
+        # A launcher adds Hydra's own words itself.
+        yield config, [[word for word in job if not word.startswith("hydra")] for job in _split(words, search)]
 
 
 def compose_config(words: Sequence[str], config_dir: str | None = None) -> RunConfig:
@@ -135,6 +156,8 @@ def typed(config: Any) -> RunConfig:
         has = "no `name`" if name is None else f"name: {name!r}"
         raise UserError(f"the method's YAML has {has}: write `name: NAME`, the name of the method's class")
     for key, value in leaves(asdict(found)):
+        if isinstance(value, str) and "\0" in value:
+            raise UserError(f"{key}={value!r}: no text of a configuration can have a NUL in it")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}={value}: give a finite number")
     return found
@@ -232,7 +255,11 @@ def _split(words: Sequence[str], search: Sequence[str]) -> list[list[str]]:
 
 def _swept_by_yaml(config: Any) -> dict[str, str]:
     """Key -> values, with commas between, that a YAML, an experiment's mostly, sweeps over."""
-    return {str(key): str(values) for key, values in (config.hydra.sweeper.get("params") or {}).items()}
+    found = {str(key): str(values) for key, values in (config.hydra.sweeper.get("params") or {}).items()}
+    for key in found:
+        if key.lstrip("+~").startswith("hydra"):
+            raise UserError(f"hydra.sweeper.params.{key} is set by a YAML file: it may sweep over keys of a run alone")
+    return found
 
 
 def _is_value(override: Override) -> bool:

@@ -40,9 +40,9 @@ class Baseline:
         """Refuse a baseline that does not exist."""
         if self.kind not in ("blur", "mean", "rise_blur"):
             raise UserError(f"unknown baseline kind {self.kind!r}: choose blur, mean or rise_blur")
-        if self.kind != "mean" and (self.kernel_size < 1 or self.kernel_size % 2 == 0 or not self.sigma > 0):
+        if self.kind != "mean" and (self.kernel_size < 1 or self.kernel_size % 2 == 0 or not 0 < self.sigma <= 10_000):
             raise UserError(
-                f"a blurred baseline needs an odd kernel_size and a sigma above 0, "
+                f"a blurred baseline needs an odd kernel_size and a sigma above 0 up to 10,000, "
                 f"found kernel_size={self.kernel_size} sigma={self.sigma}"
             )
         if self.kernel_size > LARGEST_KERNEL:

@@ -123,6 +123,8 @@ def prepare(config: RunConfig, read: Read = read_manifest, config_dir: str | Non
         raise UserError(f"chunk_size must be at least 1, found {config.chunk_size}")
     if not 1 <= config.lease_seconds <= 86400:
         raise UserError(f"lease_seconds must be from 1 to 86400, found {config.lease_seconds:g}")
+    if not 0 <= config.seed < 2**63:
+        raise UserError(f"seed must be from 0 to 2^63 - 1, found {config.seed}")
     check_batch_size(config.evaluate.batch_size)
     for key, name in (("model", config.model.name), ("data", config.data.name), ("protocol", config.protocol.name)):
         check_folder_name(f"{key}.name", name)

@@ -204,7 +204,7 @@ some_yaml = st.tuples(
     st.booleans(),
 )
 FEW = settings(max_examples=25, deadline=None, derandomize=True, database=None, phases=[Phase.generate, Phase.shrink])
-MANY = settings(FEW, max_examples=500, derandomize=False)
+MANY = settings(FEW, max_examples=500)
 HOW_MANY = [FEW, pytest.param(MANY, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
 
 
@@ -253,9 +253,19 @@ HOSTILE = {
     "swept callbacks": (
         "experiment",
         "hydra: {sweeper: {params: {+hydra.callbacks.x._target_: 'os.mkdir,os.mkdir'}}}",
-        "keys cannot be added or removed",
+        "hydra.sweeper.params.+hydra.callbacks.x._target_ is set by a YAML file",
     ),
-    "swept logging": ("experiment", "hydra: {sweeper: {params: {hydra/job_logging: 'default,none'}}}", "one value"),
+    "swept sweep's folder": (
+        "experiment",
+        "hydra: {sweeper: {params: {seed: '0,1', hydra.sweep.dir: ../elsewhere}}}",
+        "hydra.sweeper.params.hydra.sweep.dir is set by a YAML file",
+    ),
+    "text with NUL": ("experiment", 'results_dir: "a\\0b"', "no text of a configuration can have a NUL"),
+    "swept logging": (
+        "experiment",
+        "hydra: {sweeper: {params: {hydra/job_logging: 'default,none'}}}",
+        "hydra.sweeper.params.hydra/job_logging is set by a YAML file",
+    ),
     "swept sweep": ("method", "hydra: {sweeper: {params: {seed: 'range(1,1000000000)'}}}", "999,999,999 jobs"),
     "method": ("method", f"name: igos\n{MKDIR.replace(', ', chr(10))}", "unknown key of method igos '_target_'"),
     "model": ("model", f"name: x\n{MKDIR.replace(', ', chr(10))}", "Key '_target_' not in 'ModelConfig'"),
@@ -270,7 +280,7 @@ HOSTILE = {
     "name up": ("model", "name: ../../x", "model.name='../../x' becomes the name of a folder"),
     "name of a root": ("model", "name: /etc", "model.name='/etc' becomes the name of a folder"),
     "name of a parent": ("protocol", "name: ..", "protocol.name='..' becomes the name of a folder"),
-    "name with NUL": ("protocol", 'name: "a\\0b"', "protocol.name='a\\x00b' becomes the name of a folder"),
+    "name with NUL": ("protocol", 'name: "a\\0b"', "protocol.name='a\\x00b': no text of a configuration"),
     "name with a line end": ("protocol", 'name: "a\\n"', "protocol.name='a\\n' becomes the name of a folder"),
     "name like a flag": ("protocol", "name: -rf", "protocol.name='-rf' becomes the name of a folder"),
     "list as a name": ("method", "name: [a]", "the method's YAML has name: ['a']"),
@@ -332,3 +342,17 @@ def test_a_process_of_its_own_says_the_same(tmp_path: Path, said: list[str]) -> 
     (line,) = found.stderr.decode().splitlines()
     assert found.returncode == 2 and line.startswith("igos-bench: ") and line.isprintable(), line
     assert not found.stdout and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("package", ["hydra.callbacks", "hydra.sweep", "hydra.job"])
+def test_a_launcher_of_ones_own_sets_the_launcher_alone(around: Path, package: str) -> None:
+    file = around / "launchers" / "hydra" / "launcher" / "mine.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"# @package {package}\nx: {{_target_: os.mkdir, path: ran}}\n")
+    line = refused("run", "--config-dir", str(around / "launchers"), "hydra/launcher=mine", *NOWHERE)
+    assert f"{package}.x" in line and "is set by a YAML file" in line
+
+
+def test_a_seed_that_no_generator_takes(around: Path) -> None:
+    for seed in (-1, 2**63):
+        assert f"seed must be from 0 to 2^63 - 1, found {seed}" in refused("run", f"seed={seed}", *NOWHERE)

@@ -1,0 +1,133 @@
+"""What methods reach: deletion against insertion, and the areas against the seconds that their maps take."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from ..layout import TITLES
+from ..marks import footnotes, signs
+from .style import looks, title
+
+NAMES = {"deletion": "Deletion area (lower is better)", "insertion": "Insertion area (higher is better)"}
+OFFSETS = ((8, 4), (8, -4), (-8, 4), (-8, -4), (0, 7), (0, -7))  # points from a point to its number
+HEIGHT_OF_LEGEND = 0.16  # inches a line
+
+
+def scatter(table: pd.DataFrame, width: float) -> Figure:
+    """Deletion (across) against insertion (up), a point a cell with its 95 % intervals and its resolution.
+
+    Args:
+        table: As `make_table` makes it, of one model, data set and protocol.
+        width: In inches.
+    """
+    figure, (axes,) = _panels(table, width, 1, 0.85 * width)
+    _points(axes, table, "deletion", "insertion")
+    _number(axes, table, "deletion", "insertion")
+    axes.set_xlabel(NAMES["deletion"])
+    axes.set_ylabel(NAMES["insertion"])
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top + 0.12 * (top - bottom))  # room for the arrow above every interval
+    arrow = {"arrowstyle": "->", "lw": 0.8, "color": "0.3"}
+    axes.annotate("better", (0.01, 0.99), (0.1, 0.93), "axes fraction", arrowprops=arrow, color="0.3", va="center")
+    return figure
+
+
+def time(table: pd.DataFrame, width: float) -> Figure:
+    """Seconds an image's map takes (across, logarithmic) against both areas with their 95 % intervals.
+
+    Cells without seconds, of maps made elsewhere, are left out. Arguments as of `scatter`.
+    """
+    timed = table[table["explain_seconds"] > 0]
+    figure, both = _panels(timed, width, 2, 0.42 * width if width > 5 else 1.5 * width)
+    for axes, kind in zip(both, ("deletion", "insertion"), strict=True):
+        _points(axes, timed, "explain_seconds", kind)
+        axes.set_xscale("log")
+        axes.set_xlabel("Seconds a map (explaining alone)")
+        axes.set_ylabel(NAMES[kind])
+        _number(axes, timed, "explain_seconds", kind)
+    return figure
+
+
+def _panels(table: pd.DataFrame, width: float, count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Axes beside one another, or below one another in a single column, over a legend of the methods."""
+    order = {label: place for place, label in enumerate(TITLES)}
+    labels = sorted(set(_labels(table)), key=lambda label: (order.get(label, len(order)), label))
+    columns = 3 if width > 5 else 2
+    columns = 1 if max(len(title(label)) for label in labels) > 24 else columns
+    notes = [line for note in footnotes(table["marks"]) for line in wrap(note, int(20 * width))]
+    lines = -(-len(labels) // columns) + len(notes)
+    figure = Figure((width, height + lines * HEIGHT_OF_LEGEND), layout="constrained")
+    rows, across = (1, count) if width > 5 else (count, 1)
+    panels = list(np.ravel(figure.subplots(rows, across, squeeze=False)))
+    handles = [
+        panels[0].plot([], [], linestyle="none", color=colour, marker=marker, markersize=4, label=title(label))[0]
+        for label, (colour, marker) in looks(labels).items()
+    ]
+    figure.legend(
+        handles=handles,
+        title="\n".join(notes),
+        title_fontsize=6,
+        loc="outside lower center",
+        ncols=columns,
+        handletextpad=0.1,
+        columnspacing=1,
+    )
+    return figure, panels
+
+
+def _points(axes: Axes, table: pd.DataFrame, across: str, up: str) -> None:
+    look = looks(_labels(table))
+    axes.margins(x=0.09)  # for numbers left of the leftmost points
+    for label, (_, row) in zip(_labels(table), table.iterrows(), strict=True):
+        colour, marker = look[label]
+        at = [row[_column(kind)] for kind in (across, up)]
+        bars = [None if kind == "explain_seconds" else _bar(row, kind) for kind in (across, up)]
+        axes.errorbar(
+            at[0], at[1], xerr=bars[0], yerr=bars[1], color=colour, marker=marker, markersize=4, elinewidth=0.5
+        )
+
+
+def _number(axes: Axes, table: pd.DataFrame, across: str, up: str) -> None:
+    """Write each point's resolution beside it, where it is furthest from other points and other numbers."""
+    look = looks(_labels(table))
+    points = axes.transData.transform(table[[_column(across), _column(up)]].to_numpy())  # in dots
+    point = axes.figure.dpi / 72
+    taken = list(points)
+    for place, (label, (_, row)) in enumerate(zip(_labels(table), table.iterrows(), strict=True)):
+        spots = np.array(OFFSETS) * point + points[place]
+        others = np.array([*taken[:place], *taken[place + 1 :]]).reshape(-1, 2)
+        # Numbers are twice as wide as they are high.
+        room = [np.hypot(*((others - spot) / (2, 1)).T).min(initial=99) // point for spot in spots]
+        best = int(np.argmax(room))  # the first of the best: to the upper right where there is room anyway
+        taken.append(spots[best])
+        axes.annotate(
+            f"{row['resolution']}{signs(row['marks'])}",
+            (row[_column(across)], row[_column(up)]),
+            OFFSETS[best],
+            textcoords="offset points",
+            fontsize=5.5,
+            color=look[label][0],
+            ha="center",
+            va="center",
+            path_effects=[withStroke(linewidth=1.2, foreground="white")],
+        )
+
+
+def _column(kind: str) -> str:
+    return kind if kind == "explain_seconds" else f"{kind}_auc"
+
+
+def _bar(row: pd.Series, kind: str) -> np.ndarray | None:
+    """Lengths (2, 1) below and above the mean of its interval; None where there is no interval."""
+    mean, low, high = (row[f"{kind}_{end}"] for end in ("auc", "ci_low", "ci_high"))
+    return None if pd.isna(low) else np.array([[mean - low], [high - mean]]).clip(min=0)
+
+
+def _labels(table: pd.DataFrame) -> list[str]:
+    return list((table["method"] + " " + table["variant"]).str.strip())

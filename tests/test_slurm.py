@@ -1,0 +1,222 @@
+"""On a real Slurm, which `make test-slurm` starts: jobs that are killed, cancelled, requeued, out of time, or broken.
+
+Each sweep is disturbed and submitted again; what it leaves must then be what an undisturbed run leaves, byte for byte
+but for the seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from chaos_compare import committed, differences, torn  # noqa: E402
+
+pytestmark = pytest.mark.slurm
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+NETWORK = (
+    *("model=timm", "model.architecture=test_resnet", "model.weights=null", "device=cpu", "lease_seconds=5"),
+    *("data=folder", "data.root=images", "chunk_size=1", "protocol.n_steps=20"),
+    *("method=integrated_gradients", "method.steps=20", "resolution=224"),
+)
+ON_SLURM = (
+    *("hydra/launcher=slurm", "hydra.launcher.partition=debug", "hydra.launcher.gpus_per_node=null"),
+    *("hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2"),
+)
+PATIENCE = 150.0
+
+
+@pytest.fixture(autouse=True)
+def slurm() -> Iterator[None]:
+    """Nothing is left in the queue for the next test."""
+    said = subprocess.run(["sinfo", "-h", "-o", "%t"], capture_output=True, text=True, check=True)
+    assert said.stdout.split(), said.stderr
+    yield
+    subprocess.run(["scancel", "--user", "root"], check=True)
+    wait_for(lambda: not queue(), "the queue to be empty")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """With 12 images, or as many as the test says."""
+    count = getattr(request, "param", 12)
+    (tmp_path / "images").mkdir()
+    draws = np.random.default_rng(0)
+    for i in range(count):
+        pixels = draws.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i:02d}.png")
+    return tmp_path
+
+
+def igos_bench(folder: Path, *words: str, results: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "igos_bench", *NETWORK, *words, f"results_dir={results}"], cwd=folder,
+        env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@contextmanager
+def submitted(folder: Path, *words: str, results: str = "broken") -> Iterator[subprocess.Popen[str]]:
+    process = igos_bench(folder, "-m", *ON_SLURM, *words, results=results)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def end(process: subprocess.Popen[str], code: int) -> tuple[str, str]:
+    output, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code, output + errors
+    assert "Traceback" not in errors
+    return output, errors
+
+
+def queue() -> dict[str, str]:
+    """Job -> its state, of those that are not over."""
+    said = subprocess.run(["squeue", "-h", "-r", "-o", "%i %T"], capture_output=True, text=True, check=True).stdout
+    return {job: state for job, state in map(str.split, said.splitlines())}
+
+
+def wait_for(happens: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+    latest = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < latest, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def cell(folder: Path, seed: int) -> Path:
+    """The folder of the run with this seed, once it is there."""
+    found: list[Path] = []
+
+    def there() -> bool:
+        for path in folder.glob("broken/runs/*/*/*/*/*/run.json"):
+            if json.loads(path.read_text(encoding="utf-8"))["config"]["seed"] == seed:
+                found.append(path.parent)
+        return bool(found)
+
+    wait_for(there, f"the run of seed {seed}")
+    return found[0]
+
+
+def wait_for_chunks(run: Path, count: int) -> None:
+    wait_for(lambda: len(list(run.glob("*/records/[0-9]*.csv"))) >= count, f"{count} chunks in {run}")
+
+
+def worker(run: Path) -> int:
+    """The process that computes this run, by its leases, which come and go."""
+    found: list[int] = []
+
+    def there() -> bool:
+        for path in run.glob("leases/0*/*/owner.json"):
+            try:
+                found.append(json.loads(path.read_text(encoding="utf-8"))["process"])
+            except (OSError, ValueError):
+                continue
+        return bool(found)
+
+    wait_for(there, f"a lease in {run}")
+    return found[0]
+
+
+def whole(folder: Path, *words: str) -> None:
+    """The same sweep in one process, undisturbed, into `whole`."""
+    end(igos_bench(folder, "-m", *words, results="whole"), 0)
+
+
+def job_of(folder: Path, number: int) -> str:
+    """Slurm's number of the so-maniest job of the sweep."""
+    (path,) = folder.glob(f"broken/sweeps/*/*_{number}")
+    return path.name
+
+
+def test_killed_cancelled_and_requeued(folder: Path) -> None:
+    swept = "seed=0,1,2"
+    with submitted(folder, swept) as process:
+        runs = [cell(folder, seed) for seed in range(3)]
+        for run in runs:
+            wait_for_chunks(run, 2)
+        os.kill(worker(runs[0]), signal.SIGKILL)
+        subprocess.run(["scancel", job_of(folder, 1)], check=True)
+        requeued = job_of(folder, 2)
+        subprocess.run(["scancel", "--signal=USR2", requeued], check=True)
+        wait_for(lambda: queue().get(requeued) == "PENDING", "the job to be requeued")
+        assert not list(runs[2].glob("leases/0*")), "it has given its leases back"
+        assert len(list(runs[2].glob("*/records.csv"))) == 1, "and made records.csv of what is finished"
+        # Slurm holds what is requeued for two minutes.
+        subprocess.run(["scontrol", "update", f"jobid={requeued}", "starttime=now"], check=True)
+        output, errors = end(process, 1)
+    assert "1 cells without a failure, 0 not available, 2 failed" in output
+    name = "integrated_gradients at 224 on test_resnet"
+    assert re.search(rf"failed with 1: {name}: its job \d+_0 ended with FAILED; its log is .+err", errors), errors
+    assert re.search(rf"failed with 1: {name} with seed 1: its job \d+_1 ended with CANCELLED", errors), errors
+    before = committed(folder / "broken")
+    assert 4 + 12 <= len(before) < 36
+    assert torn(folder / "broken") == []
+    with submitted(folder, swept) as process:
+        output, _ = end(process, 0)
+    assert "3 cells without a failure, 0 not available, 0 failed" in output
+    after = committed(folder / "broken")
+    assert len(after) == 36
+    assert {path: after[path] for path in before} == before, "seconds and all: nothing is computed twice"
+    whole(folder, swept)
+    assert differences(folder / "whole", folder / "broken") == []
+
+
+@pytest.mark.parametrize("folder", [40], indirect=True)
+def test_time_limit(folder: Path) -> None:
+    """What is stopped by its limit for the last time is no failed image; the next submission goes on."""
+    limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20", "hydra.launcher.max_num_timeout=0")
+    slow = ("method.steps=80", "seed=0")
+    with submitted(folder, *slow, *limit) as process:
+        output, errors = end(process, 143)
+    assert "0 cells without a failure, 0 not available, 1 failed" in output
+    assert "failed with 143: integrated_gradients at 224 on test_resnet: Job not requeued because: timed-out" in errors
+    before = committed(folder / "broken")
+    assert 0 < len(before) < 40
+    assert all(b",failed," not in content for content in before.values())
+    with submitted(folder, *slow, *limit[:-1], "hydra.launcher.max_num_timeout=9") as process:
+        while process.poll() is None:
+            for job, state in queue().items():
+                if state == "PENDING":
+                    subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], check=False)
+            time.sleep(1)
+        end(process, 0)
+    logs = [path.read_text(encoding="utf-8") for path in folder.glob("broken/sweeps/*/*/*_0_log.out")]
+    assert any("Requeued job" in log for log in logs), "the limit came again, and was allowed to"
+    after = committed(folder / "broken")
+    assert len(after) == 40 and {path: after[path] for path in before} == before
+    whole(folder, *slow)
+    assert differences(folder / "whole", folder / "broken") == []
+
+
+def test_shards_beside_a_cell_that_always_fails(folder: Path) -> None:
+    with submitted(folder, "shards=3", "model.weights=null,no-such.safetensors") as process:
+        output, errors = end(process, 2)
+    assert "3 shards of cells without a failure, 0 not available, 3 failed" in output
+    (line,) = [line for line in errors.splitlines() if "failed with 2" in line]
+    assert all(f"shard {i}/3" in line for i in (1, 2, 3)) and "no-such.safetensors" in line
+    whole(folder)
+    assert differences(folder / "whole", folder / "broken") == []
+
+
+def test_what_sbatch_refuses_is_said(folder: Path) -> None:
+    with submitted(folder, "seed=0", "hydra.launcher.partition=nowhere") as process:
+        _, errors = end(process, 2)
+    told = errors.splitlines()[-1]
+    assert told.startswith("igos-bench: hydra/launcher=slurm: ") and "invalid partition specified: nowhere" in told
