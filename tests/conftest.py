@@ -54,7 +54,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 @pytest.fixture(scope="session")
 def shown_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunDirectory]:
-    """The page of five cells on twenty images, and the folder of its first cell."""
+    """The page of six cells on twenty images, and the folder of its first cell."""
     from browsing import photographs
     from report_folders import leave_maps
 
@@ -68,6 +68,7 @@ def shown_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunDirect
     leave_maps(results, folder / "images", "igos", 28, parameters={"note": "two</script>"})
     leave_maps(results, folder / "images", "mask", 224, done=12)
     leave_maps(results, folder / "images", "mask", 28)
+    leave_maps(results, folder / "images", "rise", 7)  # which the paper has no numbers of
     return write_report(results)[0], first
 
 
