@@ -15,7 +15,7 @@ import pandas as pd
 
 from .errors import UserError
 from .marks import marks_of_run
-from .results import COLUMNS, RunDirectory, read_csv, read_json
+from .results import COLUMNS, RunDirectory, read_csv, read_json, run_files
 
 GROUP = ["model", "data", "protocol"]
 """What a table is of: only its cells are compared."""
@@ -100,14 +100,14 @@ def read_cells(results_dir: Path, *, allow_partial: bool = False) -> list[Cell]:
 
 def find_cells(results_dir: Path) -> list[Cell]:
     """All cells under `results_dir`/runs, finished or not, without names for what tells them apart."""
-    return [cell for path in sorted(results_dir.glob("runs/*/*/*/*/*/run.json")) for cell in _cells_of_run(path)]
+    return [cell for path in run_files(results_dir) for cell in _cells_of_run(path)]
 
 
 def readable_cells(results_dir: Path) -> tuple[list[Cell], list[str]]:
     """All cells that can be read, in the order of `read_cells`, complete or not, and what is wrong with the others."""
     cells: list[Cell] = []
     troubles: list[str] = []
-    for path in sorted(results_dir.glob("runs/*/*/*/*/*/run.json")):
+    for path in run_files(results_dir):
         try:
             cells += _cells_of_run(path)
         except UserError as error:

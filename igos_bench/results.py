@@ -377,6 +377,11 @@ def read_csv(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row] | None:
     return rows if whole and all(len(row) == len(columns) and None not in row.values() for row in rows) else None
 
 
+def run_files(results_dir: Path) -> list[Path]:
+    """The run.json of every run of a results folder, finished or not."""
+    return sorted(results_dir.glob("runs/*/*/*/*/*/run.json"))
+
+
 def ok_rows(rows: Iterable[Row]) -> list[Row]:
     """The rows that hold numbers."""
     return [row for row in rows if row["status"] == "ok"]

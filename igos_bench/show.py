@@ -11,7 +11,7 @@ from .config import plain
 from .errors import UserError
 from .marks import MARKS, marks_of_run
 from .methods import installed_version
-from .results import read_json
+from .results import read_json, run_files
 from .tuned import tuned_lambdas
 from .words import flat, words_for, written
 
@@ -43,7 +43,7 @@ def find_run(asked: str, results_dir: Path) -> Path:
     for folder in (Path(asked), Path(asked).parent):
         if (folder / "run.json").is_file():
             return folder.resolve()
-    there = sorted(path.parent for path in results_dir.glob("runs/*/*/*/*/*/run.json"))
+    there = [path.parent for path in run_files(results_dir)]
     if not there:
         raise UserError(f"no runs under {results_dir / 'runs'}: say results_dir=FOLDER, or give a run's folder")
     found = [folder for folder in there if folder.name.startswith(asked)]

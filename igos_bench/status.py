@@ -15,7 +15,7 @@ import pandas as pd
 
 from .errors import UserError, one_line
 from .lease import Holder, Leases
-from .results import read_json, tally
+from .results import read_json, run_files, tally
 
 SHOWN = 5
 """Reasons of a cell, and logs, that are shown."""
@@ -75,7 +75,7 @@ def look(results_dir: Path) -> list[Progress]:
     Raises:
         UserError: There are none, or a run.json is damaged.
     """
-    found = [cell for path in sorted(results_dir.glob("runs/*/*/*/*/*/run.json")) for cell in _cells(path)]
+    found = [cell for path in run_files(results_dir) for cell in _cells(path)]
     if not found:
         raise UserError(f"no runs under {results_dir / 'runs'}: say results_dir=FOLDER, or make one with `igos-bench`")
     return found
