@@ -218,7 +218,6 @@ def _explain_and_score(command: str, config: RunConfig, read: Read, config_dir: 
     from .console import Progress, print_header, print_summary
     from .prepare import prepare
     from .runner import execute
-    from .shard import find_shard
 
     run = prepare(config, read, config_dir)
     print_header(command, run)
@@ -227,7 +226,7 @@ def _explain_and_score(command: str, config: RunConfig, read: Read, config_dir: 
         outcome = execute(run, progress, explain=command == "run", tell=progress.tell, expect=progress.expect)
     finally:
         progress.close()
-    if print_summary(outcome, find_shard(config.shard)):
+    if print_summary(outcome, run.shard):
         raise IncompleteError(f"some of its images failed, their rows in {outcome.records} say why")
     return 0
 

@@ -12,7 +12,7 @@ from .errors import one_line, say, tell
 from .prepare import Run
 from .results import Row, ok_rows
 from .runner import Outcome
-from .shard import Shard, find_shard
+from .shard import Shard
 
 
 def print_header(command: str, run: Run) -> None:
@@ -20,7 +20,7 @@ def print_header(command: str, run: Run) -> None:
     config = run.config
     single = " timing=single" if config.timing is Timing.single else ""
     maps = f" maps={run.maps.folder}" if run.maps else ""
-    shard = f" shard={part}" if (part := find_shard(config.shard)) else ""
+    shard = f" shard={part}" if (part := run.shard) else ""
     say(
         f"{command}: method={run.method.name} resolution={config.resolution} model={run.classifier.name} "
         f"data={run.manifest.name} ({len(run.images)} images) protocol={run.protocol.name} "

@@ -22,7 +22,7 @@ from .methods import Method
 from .metrics import Protocol
 from .models import Classifier, load_classifier
 from .results import RunDirectory, check_folder_name, short_key
-from .shard import Place, find_place, find_shard
+from .shard import Place, Shard, find_place, find_shard
 
 TARGET_RULE = "predicted"
 
@@ -90,6 +90,11 @@ class Run:
     def images(self) -> Sequence[ImageSource]:
         """The requested images."""
         return self.manifest.take(self.config.data.limit)
+
+    @property
+    def shard(self) -> Shard:
+        """What of the run this process computes."""
+        return find_shard(self.config.shard)
 
     def choose_batch_size(self) -> int:
         """The micro-batch of a run that starts now; `auto` may measure, see `batch_size`."""

@@ -24,7 +24,6 @@ from .lease import Lease, LeaseLostError, Leases
 from .prepare import Run
 from .provenance import continued, describe, now
 from .results import Row, RunDirectory, by_id
-from .shard import find_shard
 from .share import Report, Share, Tell
 
 Decoded = tuple[ImageSource, Tensor | ImageError]
@@ -68,7 +67,6 @@ def execute(
         expect: Called before `report` with the number of images that it will be told of.
     """
     directory = run.directory
-    shard = find_shard(run.config.shard)
     images = run.images
     listing = run.manifest.listing(run.config.data.limit)
     with Leases(directory.path / "leases", run.config.lease_seconds) as leases:
@@ -82,7 +80,7 @@ def execute(
             run.classifier.layers_for(run.method.name),
         )
         chunks = [images[start : start + size] for start in range(0, len(images), size)]
-        share = Share(directory, leases, chunks, shard, report, tell)
+        share = Share(directory, leases, chunks, run.shard, report, tell)
         before = sorted(set(share.mine) - set(share.missing))
         if not (explain or run.maps) and (lost := [i for i in share.missing if not _has_maps(directory, i, chunks[i])]):
             raise UserError(
@@ -104,7 +102,9 @@ def execute(
                 if share.missing:
                     share.wait()
         except BaseException:
-            if not shard:  # beside other shards records.csv would have to be made again and again; the last one does
+            if (
+                not run.shard
+            ):  # beside other shards records.csv would have to be made again and again; the last one does
                 with suppress(UserError):  # what ended the run is told, not that this could not be done on top of it
                     directory.merge()
             raise
