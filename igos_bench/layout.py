@@ -23,6 +23,12 @@ TITLES = {
 KINDS = ("deletion", "insertion")
 
 
+def title(label: str) -> str:
+    """A label, a method and its variant, as it stands in print."""
+    method, _, variant = label.partition(" ")
+    return f"{TITLES.get(method, method)} {variant}".strip()
+
+
 def markdown(table: pd.DataFrame) -> str:
     """The page `table.md`: for every model, data and protocol the areas, then the running times."""
     parts = []
@@ -114,8 +120,7 @@ def _rows(group: pd.DataFrame, resolutions: list[int]) -> Iterator[tuple[str, li
     )
     for method, variant in keys:
         mine = group[(group["method"] == method) & (group["variant"] == variant)].set_index("resolution")
-        title = f"{TITLES.get(method, method)} {variant}".strip()
-        yield title, [mine.loc[r] if r in mine.index else None for r in resolutions]
+        yield title(f"{method} {variant}"), [mine.loc[r] if r in mine.index else None for r in resolutions]
 
 
 def _lines(row: pd.Series, kind: str, minus: str) -> list[str]:

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from ..layout import TITLES
+from ..layout import TITLES, title
 from ..marks import footnotes, signs
-from .style import looks, title
+from .style import looks
 
 NAMES = {"deletion": "Deletion area (lower is better)", "insertion": "Insertion area (higher is better)"}
 OFFSETS = ((8, 4), (8, -4), (-8, 4), (-8, -4), (0, 7), (0, -7))  # points from a point to its number

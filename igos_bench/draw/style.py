@@ -50,12 +50,6 @@ def looks(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
     }
 
 
-def title(label: str) -> str:
-    """A method and its variant for people."""
-    method, _, variant = label.partition(" ")
-    return f"{TITLES.get(method, method)} {variant}".strip()
-
-
 def saved(figure: Figure, kind: str) -> bytes:
     """The figure as `png` or `pdf`, without dates or versions: the same figure gives the same bytes."""
     dates = {"Software": None} if kind == "png" else {"CreationDate": None, "Creator": None, "Producer": None}

@@ -12,13 +12,13 @@ import numpy as np
 
 from ..cells import GROUP, Cell
 from ..errors import ImageError
+from ..layout import KINDS, title
 from ..perturb import Baseline
 from ..results import read_json, write_atomically
 from ..source import ImageSource
 from .classes import NAMED, class_names
 from .photographs import Photographs
 from .pictures import baseline_of, cell_content, photograph_content, read_photograph, side_file
-from .sections import title
 from .stored import StoredCell
 
 
@@ -128,7 +128,7 @@ class Gallery:
     def _baselines_of(self, index: int) -> tuple[int | None, int | None]:
         """Those of a cell, for deletion and insertion, as their numbers among all baselines."""
         found: list[int | None] = []
-        for kind in ("deletion", "insertion"):
+        for kind in KINDS:
             baseline = baseline_of(self._protocols[index], kind)
             if baseline is not None and baseline not in self._baselines:
                 self._baselines.append(baseline)
@@ -144,7 +144,7 @@ class Gallery:
             cells.append(
                 {
                     "group": groups.index((cell.model, cell.data, cell.protocol)),
-                    "title": title(cell),
+                    "title": title(cell.label),
                     "resolution": cell.resolution,
                     "hits": self._hits.get(index),
                     "preprocessing": self._preprocessing(index),
@@ -185,7 +185,7 @@ class Gallery:
             cell = self.cells[index]
             if count:
                 yield (
-                    f"{title(cell)} at {cell.resolution}: the {what}s of {count:,} of {cell.n:,} images are missing or "
+                    f"{title(cell.label)} at {cell.resolution}: the {what}s of {count:,} of {cell.n:,} images are missing or "
                     f"damaged, see {cell.directory.path}; their numbers are shown without."
                 )
 

@@ -13,7 +13,7 @@ import pandas as pd
 from ..cells import Cell
 from ..compare import compare
 from ..errors import UserError, one_line
-from ..layout import TITLES
+from ..layout import KINDS, title
 from ..marks import footnotes, signs
 from ..show import shown
 from ..table import make_table, number
@@ -38,11 +38,6 @@ class Measured:
     zero: float
 
 
-def title(cell: Cell) -> str:
-    """A method's name in print, and its variant."""
-    return f"{TITLES.get(cell.method, cell.method)} {cell.variant}".strip()
-
-
 def areas(cells: Sequence[Cell]) -> dict[str, Any]:
     """The rows of the table, and the sentences below it."""
     table = make_table(cells)
@@ -51,7 +46,7 @@ def areas(cells: Sequence[Cell]) -> dict[str, Any]:
     rows = []
     for cell, (index, row) in zip(cells, table.iterrows(), strict=True):
         found: dict[str, Any] = {
-            "title": title(cell),
+            "title": title(cell.label),
             "resolution": cell.resolution,
             "images": f"{cell.n:,}" if cell.complete else f"{cell.n:,} of {cell.requested:,}",
             "n": cell.n,
@@ -83,7 +78,7 @@ def differences(cells: Sequence[Cell]) -> dict[str, Any]:
         except UserError as error:
             return {"rows": [], "notes": [str(error), *(str(warning.message) for warning in caught)]}
     scale = _scale(table, "ci_low", "difference", "ci_high")
-    titles = {cell.label: title(cell) for cell in cells}
+    titles = {cell.label: title(cell.label) for cell in cells}
     rows = [
         {
             "resolution": row["resolution"],
@@ -113,7 +108,7 @@ def times(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         run = _run(cell)
         rows.append(
             {
-                "title": title(cell),
+                "title": title(cell.label),
                 "resolution": cell.resolution,
                 "explain": float(mean["explain_seconds"]),
                 "score": float(mean["score_seconds"]),
@@ -136,7 +131,7 @@ def failures(cells: Sequence[Cell]) -> dict[str, Any]:
     rows = [
         {
             "image": image,
-            "title": title(cell),
+            "title": title(cell.label),
             "resolution": cell.resolution,
             "reason": one_line(reason),
             "key": cell.run_key,
@@ -156,15 +151,12 @@ def provenance(cells: Sequence[Cell]) -> Iterator[dict[str, str]]:
             text = str(error)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             text = f"{folder / 'run.json'} is not as a run leaves it ({type(error).__name__}: {error}): it was edited"
-        yield {"title": title(cell), "resolution": str(cell.resolution), "key": cell.run_key, "text": text}
+        yield {"title": title(cell.label), "resolution": str(cell.resolution), "key": cell.run_key, "text": text}
 
 
 def signed(value: float) -> str:
     """With four digits and its sign; `-` where there is none."""
     return number(value) if pd.isna(value) else f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
-
-
-KINDS = ("deletion", "insertion")
 
 
 def _best(table: pd.DataFrame, kind: str) -> set[Any]:
