@@ -28,7 +28,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -248,7 +248,7 @@ def _show(words: list[str]) -> int:
 def _status(words: list[str]) -> int:
     from .status import look, printed
 
-    results_dir = _results_dir(words)
+    results_dir = Path(_read_words(words, ["results_dir"])["results_dir"])
     say(printed(look(results_dir), results_dir))
     return 0
 
@@ -256,20 +256,20 @@ def _status(words: list[str]) -> int:
 def _report(words: list[str]) -> int:
     from .report import write_report
 
-    path, missing = write_report(_results_dir(words))
+    path, missing = write_report(Path(_read_words(words, ["results_dir"])["results_dir"]))
     for trouble in missing:
         tell(trouble)
     say(f"written to {path}, with its pictures in {path.parent / 'report_files'}")
     return 0
 
 
-def _results_dir(words: list[str]) -> Path:
-    """Of commands that take this word alone."""
+def _read_words(words: list[str], known: Sequence[str]) -> dict[str, str]:
+    """KEY=VALUE of commands that read what is on disk; raises UserError for another key."""
     options = dict(word.partition("=")[::2] for word in words)
     for key in options:
-        if key != "results_dir":
-            raise UserError(unknown("key", key, ["results_dir"]))
-    return Path(options.get("results_dir", "results"))
+        if key not in known:
+            raise UserError(unknown("key", key, known))
+    return {"results_dir": "results", **options}
 
 
 def _figure(words: list[str]) -> int:
@@ -283,14 +283,11 @@ def _read(command: str, words: list[str]) -> int:
     """`table` and `compare`, which read what is on disk."""
     from .cells import read_cells
 
-    options = dict(word.partition("=")[::2] for word in words)
-    for key in options:
-        if key not in ("results_dir", "allow_partial"):
-            raise UserError(unknown("key", key, ["results_dir", "allow_partial"]))
+    options = _read_words(words, ["results_dir", "allow_partial"])
     allow_partial = options.get("allow_partial", "false")
     if allow_partial not in ("true", "false"):
         raise UserError(f"allow_partial={allow_partial}: write true or false")
-    results_dir = Path(options.get("results_dir", "results"))
+    results_dir = Path(options["results_dir"])
     cells = read_cells(results_dir, allow_partial=allow_partial == "true")
     partial = sum(not cell.complete for cell in cells)
     written = _write_table(cells, results_dir) if command == "table" else _write_comparison(cells, results_dir)

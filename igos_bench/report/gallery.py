@@ -185,8 +185,8 @@ class Gallery:
             cell = self.cells[index]
             if count:
                 yield (
-                    f"{title(cell.label)} at {cell.resolution}: the {what}s of {count:,} of {cell.n:,} images are missing "
-                    f"or damaged, see {cell.directory.path}; their numbers are shown without."
+                    f"{title(cell.label)} at {cell.resolution}: the {what}s of {count:,} of {cell.n:,} images are "
+                    f"missing or damaged, see {cell.directory.path}; their numbers are shown without."
                 )
 
 
