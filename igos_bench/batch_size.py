@@ -27,6 +27,16 @@ def check_batch_size(asked: int | str | None) -> None:
         raise UserError(f"evaluate.batch_size must be at least 1, found {asked}")
 
 
+def conditions(device: torch.device, precision: Precision) -> dict[str, object]:
+    """Under what a rate was measured: with any of it different it has to be measured again."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.node(),
+        "threads": torch.get_num_threads(),
+        "precision": precision.value,
+        "torch": torch.__version__,
+    }
+
+
 def choose_batch_size(
     asked: int | str | None, name: str, network: nn.Module, device: torch.device, precision: Precision
 ) -> int:
@@ -44,13 +54,7 @@ def choose_batch_size(
         return asked
     if asked is None:
         return USUAL.get(device.type, USUAL_ON_A_GPU)
-    found = {
-        "model": name,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.node(),
-        "threads": torch.get_num_threads(),
-        "precision": precision.value,
-        "torch": torch.__version__,
-    }
+    found = {"model": name, **conditions(device, precision)}
     kept_name = f"batch-size-{name}-{device.type}-{precision.value}"
     known = recall(kept_name, found)
     if known is None:

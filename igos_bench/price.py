@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -132,9 +131,7 @@ def measured_speed(config: RunConfig) -> Speed:
 
     The network has random weights, which are as fast as any. Raises UserError where it cannot be built.
     """
-    import torch
-
-    from .batch_size import USUAL, USUAL_ON_A_GPU, choose_batch_size
+    from .batch_size import choose_batch_size, conditions
     from .memory import keep_freed_memory
     from .models import load_classifier
     from .prepare import choose_device, forbid_shortcuts
@@ -144,10 +141,7 @@ def measured_speed(config: RunConfig) -> Speed:
     asked = config.evaluate.batch_size
     described = {
         "model": f"{config.model.library} {config.model.architecture}",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.node(),
-        "threads": torch.get_num_threads(),
-        "precision": config.precision.value,
-        "torch": torch.__version__,
+        **conditions(device, config.precision),
         "asked": asked,
     }
     name = f"rate-{config.model.library}-{config.model.architecture}-{device.type}-{config.precision.value}"
@@ -159,9 +153,7 @@ def measured_speed(config: RunConfig) -> Speed:
             keep_freed_memory()
         random = replace(config.model, weights=None, sha256=None)
         network = load_classifier(random, device, precision=config.precision).fast_network
-        size = asked if isinstance(asked, int) else USUAL.get(device.type, USUAL_ON_A_GPU)
-        if asked == "auto":
-            size = choose_batch_size(asked, f"{config.model.name}-random", network, device, config.precision)
+        size = choose_batch_size(asked, f"{config.model.name}-random", network, device, config.precision)
         found = [
             measure_rates({"fast": Way(network)}, [size], backward=b, precision=config.precision, device=device)
             for b in (False, True)
