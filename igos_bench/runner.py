@@ -102,9 +102,7 @@ def execute(
                 if share.missing:
                     share.wait()
         except BaseException:
-            if (
-                not run.shard
-            ):  # beside other shards records.csv would have to be made again and again; the last one does
+            if not run.shard:  # beside other shards records.csv would be made again and again; the last one makes it
                 with suppress(UserError):  # what ended the run is told, not that this could not be done on top of it
                     directory.merge()
             raise
