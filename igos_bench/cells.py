@@ -31,7 +31,6 @@ class Cell:
     Attributes:
         variant: What tells it from other runs of its method, `key=value`; empty where there are none.
         requested: How many images were asked for.
-        failed: How many of them could not be done.
         settings: What tells runs apart: hyper-parameters, protocol, seed, precision, preprocessing, hashes.
         rows: Of the images that are done, by `image_id`, with the columns of records.csv.
         directory: Where its maps and curves are.
@@ -48,7 +47,6 @@ class Cell:
     run_key: str
     settings: Mapping[str, str]
     requested: int
-    failed: int
     rows: pd.DataFrame
     directory: RunDirectory
     code: tuple[str, ...]
@@ -58,6 +56,11 @@ class Cell:
     def n(self) -> int:
         """How many images are done."""
         return len(self.rows)
+
+    @property
+    def failed(self) -> int:
+        """How many images could not be done."""
+        return len(self.failures)
 
     @property
     def label(self) -> str:
@@ -161,7 +164,6 @@ def _cells_of_run(path: Path) -> Iterator[Cell]:
             run_key=run["map_key"],
             settings={**settings_of(run["config"], protocol), **hashes},
             requested=run["requested"] if asked is None else len(asked),
-            failed=len(rows) - len(ok),
             rows=ok,
             directory=RunDirectory(path.parent, folder.name),
             code=code,

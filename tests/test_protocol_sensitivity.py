@@ -289,7 +289,7 @@ def flat(folder: Path, method: str, deletion: float, insertion: float, ties: flo
     row = {"image_id": "image", "status": "ok", "ties": ties}
     directory.commit(0, {"image_id": names, "hits": np.arange(5), **curves}, [row])
     rows = pd.DataFrame([row]).set_index("image_id")
-    return Cell("m", "d", "paper", method, 2, "", method, {}, 1, 0, rows, directory, ())
+    return Cell("m", "d", "paper", method, 2, "", method, {}, 1, rows, directory, ())
 
 
 def test_ranks_and_changed_places(tmp_path: Path) -> None:
