@@ -12,6 +12,7 @@ import pandas as pd
 from .cells import Cell, find_cells, settings_of
 from .config import RunConfig, plain
 from .configured import check_resolution, configured_method
+from .counted import Counted, columns
 from .data import Manifest, Read, read_manifest
 from .price import (
     Passes,
@@ -28,25 +29,16 @@ from .shard import spread
 
 
 @dataclass(frozen=True)
-class Planned:
+class Planned(Counted):
     """One cell.
 
     Attributes:
-        requested: How many images are asked for.
-        done: How many of them are done.
         passes: For one image, explaining and scoring; None for a method that is not ours.
         seconds: An image; None where nothing tells.
         source: What tells, for people.
         stored: Bytes at most of the maps, curves and rows of all images.
     """
 
-    method: str
-    resolution: int
-    model: str
-    data: str
-    protocol: str
-    requested: int
-    done: int
     passes: Passes | None
     seconds: float | None
     source: str
@@ -55,8 +47,7 @@ class Planned:
     @property
     def hours(self) -> float | None:
         """What is left."""
-        left = self.requested - self.done
-        return 0.0 if left == 0 else None if self.seconds is None else left * self.seconds / 3600
+        return 0.0 if self.left == 0 else None if self.seconds is None else self.left * self.seconds / 3600
 
 
 def words_of_plan(words: Sequence[str]) -> tuple[str | None, int, list[str]]:
@@ -150,13 +141,7 @@ def printed(planned: Sequence[Planned], shards: int = 1) -> str:
     """The plan for a terminal; `shards` is over how many processes each cell is spread."""
     table = pd.DataFrame(
         {
-            "method": [cell.method for cell in planned],
-            "resolution": [cell.resolution for cell in planned],
-            "model": [cell.model for cell in planned],
-            "data": [cell.data for cell in planned],
-            "protocol": [cell.protocol for cell in planned],
-            "images": [f"{cell.requested:,}" for cell in planned],
-            "done": [f"{cell.done:,}" for cell in planned],
+            **columns(planned),
             "passes": ["?" if cell.passes is None else _passes(cell.passes) for cell in planned],
             "s/image": ["?" if cell.seconds is None else f"{cell.seconds:.2f}" for cell in planned],
             "hours left": ["?" if cell.hours is None else f"{cell.hours:.2f}" for cell in planned],

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .counted import Counted, columns
 from .errors import UserError, one_line
 from .lease import Holder, Leases
 from .results import read_json, run_files, tally
@@ -22,32 +23,18 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Progress:
+class Progress(Counted):
     """One cell.
 
     Attributes:
-        requested: Images that were asked for.
-        done: Of these.
         failed: Reason -> how many images.
         processes: That work on it now.
         seconds: An image by one process; None where none is done.
     """
 
-    method: str
-    resolution: int
-    model: str
-    data: str
-    protocol: str
-    requested: int
-    done: int
     failed: Counter[str]
     processes: int
     seconds: float | None
-
-    @property
-    def left(self) -> int:
-        """Images that are not done; those that failed count, as the same command tries them again."""
-        return self.requested - self.done
 
     @property
     def state(self) -> str:
@@ -117,13 +104,7 @@ def printed(cells: Sequence[Progress], results_dir: Path) -> str:
     """The status for a terminal."""
     table = pd.DataFrame(
         {
-            "method": [cell.method for cell in cells],
-            "resolution": [cell.resolution for cell in cells],
-            "model": [cell.model for cell in cells],
-            "data": [cell.data for cell in cells],
-            "protocol": [cell.protocol for cell in cells],
-            "images": [f"{cell.requested:,}" for cell in cells],
-            "done": [f"{cell.done:,}" for cell in cells],
+            **columns(cells),
             "failed": [f"{cell.failed.total():,}" for cell in cells],
             "processes": [cell.processes for cell in cells],
             "images/s": [f"{cell.rate:.3g}" if cell.rate else "-" for cell in cells],
