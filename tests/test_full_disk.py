@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Command
 from PIL import Image
 from result_folders import leave_run
 
@@ -156,13 +157,9 @@ def test_where_nothing_can_be_printed_the_work_is_done_all_the_same(tmp_path: Pa
     assert ask(["--help"], writing) == (1, ""), "nobody listens, who has nothing to be told"
 
 
-def test_a_sweep_s_own_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def test_a_sweep_s_own_folder_that_cannot_be_made_is_one_line(tmp_path: Path, igos_bench: Command) -> None:
     (tmp_path / "file").touch()
-    words = ["-m", *QUICK, "seed=0,1", "hydra.sweep.dir=file/x"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "igos_bench", *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    ended = igos_bench("-m", *QUICK, "seed=0,1", "hydra.sweep.dir=file/x")
     (line,) = ended.stderr.splitlines()
     assert ended.returncode == 4 and line.startswith("igos-bench: cannot write "), line
     assert "file/x, the folder of the sweep: Not a directory; choose another with hydra.sweep.dir=FOLDER" in line

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from noise import write_noise
 
 from igos_bench import runner
 from igos_bench.errors import UserError
@@ -40,10 +40,7 @@ CONTEXT.set_forkserver_preload(["igos_bench.runner", "igos_bench.overrides", "ti
 
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
-    (tmp_path / "images").mkdir()
-    draws = np.random.default_rng(0)
-    for i in range(IMAGES):
-        Image.fromarray(draws.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "images" / f"{i:02d}.png")
+    write_noise(tmp_path / "images", [f"{i:02d}.png" for i in range(IMAGES)])
     return [
         "model=timm", "model.architecture=mobilenetv3_small_050", "model.weights=null", "data=folder",
         f"data.root={tmp_path / 'images'}", f"results_dir={tmp_path / 'out'}", "method=integrated_gradients",

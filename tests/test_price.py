@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from noise import write_noise
 
 from igos_bench.batch import generator
 from igos_bench.cells import find_cells
@@ -37,10 +37,7 @@ METHODS = {
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("priced")
-    (folder / "images").mkdir()
-    draws = np.random.default_rng(0)
-    for i in range(IMAGES):
-        Image.fromarray(draws.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(folder / "images" / f"{i}.png")
+    write_noise(folder / "images", [f"{i}.png" for i in range(IMAGES)])
     return [
         "model=timm", "model.architecture=mobilenetv3_small_050", "model.weights=null", "data=folder", "device=cpu",
         f"data.root={folder / 'images'}", "protocol.n_steps=4", f"results_dir={folder / 'out'}",

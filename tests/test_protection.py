@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from noise import write_noise
 
 from igos_bench import batch
 from igos_bench.overrides import compose_config
@@ -21,10 +21,7 @@ NAMES = ("a.png", "b.png", "c.png")
 
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
-    (tmp_path / "images").mkdir()
-    draws = np.random.default_rng(0)
-    for name in NAMES:
-        Image.fromarray(draws.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "images" / name)
+    write_noise(tmp_path / "images", NAMES)
     return [
         "model=timm", "model.architecture=mobilenetv3_small_050", "model.weights=null", "data=folder",
         f"data.root={tmp_path / 'images'}", f"results_dir={tmp_path / 'out'}", "method=integrated_gradients",

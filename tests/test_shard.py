@@ -18,10 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import Command
-from PIL import Image
+from noise import write_noise
 
 from igos_bench.console import print_summary
 from igos_bench.errors import UserError
@@ -35,10 +34,7 @@ IMAGES = 7
 
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
-    (tmp_path / "images").mkdir()
-    draws = np.random.default_rng(0)
-    for i in range(IMAGES):
-        Image.fromarray(draws.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "images" / f"{i:02d}.png")
+    write_noise(tmp_path / "images", [f"{i:02d}.png" for i in range(IMAGES)])
     return [
         "model=timm", "model.architecture=mobilenetv3_small_050", "model.weights=null", "data=folder",
         f"data.root={tmp_path / 'images'}", "method=grad_cam", "resolution=28", "protocol.n_steps=2", "chunk_size=1",

@@ -17,9 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from noise import write_noise
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -55,11 +54,7 @@ def slurm() -> Iterator[None]:
 def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """With 12 images, or as many as the test says."""
     count = getattr(request, "param", 12)
-    (tmp_path / "images").mkdir()
-    draws = np.random.default_rng(0)
-    for i in range(count):
-        pixels = draws.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "images" / f"{i:02d}.png")
+    write_noise(tmp_path / "images", [f"{i:02d}.png" for i in range(count)])
     return tmp_path
 
 
