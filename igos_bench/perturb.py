@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LARGEST_KERNEL = 2 * INPUT_SIZE - 1  # half of it may be mirrored at a border
+LARGEST_SIGMA = 10_000  # pixels; RISE's kernel takes memory in proportion
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,17 @@ class Baseline:
         """Refuse a baseline that does not exist."""
         if self.kind not in ("blur", "mean", "rise_blur"):
             raise UserError(f"unknown baseline kind {self.kind!r}: choose blur, mean or rise_blur")
-        if self.kind != "mean" and (self.kernel_size < 1 or self.kernel_size % 2 == 0 or not 0 < self.sigma <= 10_000):
+        if self.kind != "mean" and (self.kernel_size < 1 or self.kernel_size % 2 == 0 or not self.sigma > 0):
             raise UserError(
-                f"a blurred baseline needs an odd kernel_size and a sigma above 0 up to 10,000, "
+                f"a blurred baseline needs an odd kernel_size and a sigma above 0, "
                 f"found kernel_size={self.kernel_size} sigma={self.sigma}"
             )
         if self.kernel_size > LARGEST_KERNEL:
             raise UserError(
                 f"a kernel_size of {self.kernel_size} reaches beyond a mirrored image: at most {LARGEST_KERNEL}"
             )
+        if self.sigma > LARGEST_SIGMA:
+            raise UserError(f"a sigma of {self.sigma:g} is a blur by nothing but the mean: at most {LARGEST_SIGMA:,}")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the baselines, like `images` (B,3,H,W), of `images` in [0, 1]."""

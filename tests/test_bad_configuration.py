@@ -349,7 +349,7 @@ def test_a_launcher_of_ones_own_sets_the_launcher_alone(around: Path, package: s
     file = around / "launchers" / "hydra" / "launcher" / "mine.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"# @package {package}\nx: {{_target_: os.mkdir, path: ran}}\n")
-    line = refused("run", "--config-dir", str(around / "launchers"), "hydra/launcher=mine", *NOWHERE)
+    line = refused("run", "--config-dir", str(around / "launchers"), "-m", "hydra/launcher=mine", *NOWHERE)
     assert f"{package}.x" in line and "is set by a YAML file" in line
 
 

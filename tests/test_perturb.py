@@ -40,6 +40,9 @@ def test_impossible_baselines_are_named() -> None:
         Baseline("blur", 3, 0.0)
     with pytest.raises(UserError, match=f"a kernel_size of {LARGEST_KERNEL + 2} reaches beyond .* {LARGEST_KERNEL}"):
         Baseline("blur", LARGEST_KERNEL + 2)
+    with pytest.raises(UserError, match="a sigma of 10001 .* at most 10,000"):
+        Baseline("rise_blur", 11, 10_001)
+    Baseline("rise_blur", 11, 10_000)
     Baseline("blur", LARGEST_KERNEL, 0.5)
     Baseline("mean", 2, 0.0)  # which has neither
 
