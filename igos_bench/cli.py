@@ -298,8 +298,8 @@ def _read(command: str, words: list[str]) -> int:
 
 
 def _write_table(cells: list[Cell], results_dir: Path) -> list[Path]:
+    from .atomic import write_atomically
     from .layout import latex, markdown
-    from .results import write_atomically
     from .table import make_table, printed, write_csv
 
     table = make_table(cells)

@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .atomic import write_atomically
 from .cells import GROUP, Cell, read_cells
 from .composing import parse
 from .errors import UserError, unknown
-from .results import write_atomically
 from .table import make_table
 
 KINDS = ("scatter", "time")

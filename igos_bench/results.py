@@ -26,22 +26,20 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
-import secrets
 import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
+from .atomic import change, write_atomically, write_inside
 from .csv_file import csv_rows, csv_text
 from .errors import UserError, cannot_write
 from .lease import Lease, LeaseLostError
@@ -89,39 +87,6 @@ def check_folder_name(key: str, name: str) -> None:
             f"{key}={name!r} becomes the name of a folder: write it in letters, digits, `_`, `-` and `.`, "
             "without a `.` or `-` in front"
         )
-
-
-def write_atomically(path: Path, content: bytes, *, flush: bool = True) -> None:
-    """Write a file beside its place, flush it to the disk and rename it into place.
-
-    Args:
-        path: Its place.
-        content: All of it.
-        flush: False leaves that to the system: a power cut in the next seconds may leave an empty file.
-
-    Raises:
-        WriteError: The folder cannot be written, or the disk is full.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, content, path.parent, flush=flush)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def _write(path: Path, content: bytes, folder: Path, *, flush: bool) -> None:
-    """Write a file inside `folder`, on the same file system, and rename it into its place."""
-    # The number of a process would not do: another machine may have the same.
-    temporary = folder / f".{path.name}.{secrets.token_hex(4)}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            if flush:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -242,17 +207,8 @@ class RunDirectory:
         _write_under(lease, self.protocol_path / "records" / f"{chunk:06d}.csv", csv_text(COLUMNS, rows).encode())
 
     def look_anew(self) -> None:
-        """See rows that were committed just now, on any machine.
-
-        A client of NFS remembers for some time what was not in a folder, until it changes that folder itself.
-        """
-        folder = self.protocol_path / "records"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile(dir=folder, prefix=".", suffix=".tmp"):
-                pass
-        except OSError as error:
-            raise cannot_write(folder, error) from error
+        """See rows that were committed just now, on any machine."""
+        change(self.protocol_path / "records")
 
     def stamp(self, chunk: int) -> tuple[int, int] | None:
         """What changes whenever the rows of a chunk are committed; None where there are none."""
@@ -306,7 +262,7 @@ def _merge(folder: Path, target: Path, columns: Sequence[str]) -> Path:
             known = {part: known[part] if part in known else read_csv(part[0], columns) or [] for part in parts}
             content = csv_text(columns, [row for rows in known.values() for row in rows]).encode()
             # Inside the folder: a client of NFS sees anew what is in one that it has changed.
-            _write(target, content, folder, flush=True)
+            write_inside(folder, target, content, flush=True)
             if parts == [(part, _stamp(part)) for part in sorted(folder.glob("[0-9]*.csv"))]:
                 return target
     except OSError as error:
@@ -319,7 +275,7 @@ def _write_under(lease: Lease | None, path: Path, content: bytes, *, flush: bool
         return write_atomically(path, content, flush=flush)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, content, lease.folder, flush=flush)
+        write_inside(lease.folder, path, content, flush=flush)
     except OSError as error:
         if lease.is_lost(error):
             raise LeaseLostError(lease.name) from error

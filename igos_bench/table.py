@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from .atomic import write_atomically
 from .cells import GROUP, Cell
 from .csv_file import csv_text
 from .marks import footnotes, signs
-from .results import write_atomically
 from .statistics import interval
 
 COLUMNS = (

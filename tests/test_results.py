@@ -21,7 +21,6 @@ from igos_bench.results import (
     read_csv,
     read_json,
     short_key,
-    write_atomically,
 )
 
 MAPS = {"image_id": np.array(["a", "b"]), "saliency_map": np.arange(8, dtype=np.float32).reshape(2, 1, 2, 2)}
@@ -57,24 +56,6 @@ def test_names_of_folders() -> None:
     for name in ("", ".", "..", ".a", "a/b", "a b", "a\n", "ä"):
         with pytest.raises(UserError, match="model.name=.* becomes the name of a folder: write it in letters, digits"):
             check_folder_name("model.name", name)
-
-
-def test_a_file_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "new" / "folder" / "file"
-    write_atomically(path, b"old")
-    write_atomically(path, b"older", flush=False)
-    assert path.read_bytes() == b"older"
-
-    def full(self: Path, target: Path) -> None:
-        assert Path(self).read_bytes() == b"new"
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(
-        UserError, match=r"cannot write .*file: No space left on device. What was finished before is kept"
-    ):
-        write_atomically(path, b"new")
-    assert [one.name for one in path.parent.iterdir()] == ["file"] and path.read_bytes() == b"older"
 
 
 def test_the_same_arrays_are_the_same_bytes(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..atomic import write_atomically
 from ..cells import GROUP, Cell, readable_cells
 from ..errors import UserError
 from ..provenance import now
-from ..results import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = (
