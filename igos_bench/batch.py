@@ -66,9 +66,6 @@ def _batch(
 ) -> list[dict[str, Any]]:
     config, method = run.config, run.method
     images = torch.stack([image for _, image in good]).to(run.device)
-    evaluate.check(images)
-    for baseline in {run.protocol.deletion_baseline, run.protocol.insertion_baseline}:
-        evaluate.check(baseline(images))
     logits = evaluate.logits(images)
     targets = logits.argmax(1)
     before = (evaluate.forwards, evaluate.backwards)
