@@ -14,10 +14,16 @@ The first three have to give the same rows, seconds apart, and the same bytes of
 images and targets, areas of every image within 1e-3, and for I-GOS and Mask, which amplify rounding, means within
 0.005.
 
-Other words: `changes=[...]` for some of them, `batch_size-7` for one of several; `threads=2` of the reference; `work=results/repeatability`, where the
-runs are (started again, the script computes only what is missing); anything else is handed to igos-bench, `model=` or
-`data=` for instance. OUT gets a row a change and cell, in the place of that of the same cell. Exit code 1: a bound is
-broken.
+Other words: `changes=[...]` for some of them, `batch_size-7` for one of several; `threads=2` of the reference;
+`work=results/repeatability`, where the runs are (started again, the script computes only what is missing); anything else
+is handed to igos-bench, `model=` or `data=` for instance. OUT gets a row a change and cell, in the place of that of the
+same cell. Exit code 1: a bound is broken.
+
+All at full settings takes many hours on two cores. results/repeatability.csv is of three commands, see their rows:
+
+    methods=[igos,mask] resolutions=[28] changes=[threads,batch_size-7] protocol.n_steps=50
+    methods=[excitation_bp,grad_cam,integrated_gradients] limit=5 protocol.n_steps=50
+    methods=[rise] limit=5 protocol.n_steps=50 method.masks=500
 """
 
 from __future__ import annotations
