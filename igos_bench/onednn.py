@@ -40,8 +40,8 @@ class Rectifier(NamedTuple):
     backward: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-# oneDNN's own ReLU is max(x, 0), which is 0 of NaN: a network that breaks would go on to a probability. With a slope for
-# what is negative NaN stays. It is too small to be seen beside any other activation, and minus infinity stays too.
+# oneDNN's own ReLU is max(x, 0), which is 0 of NaN: a network that breaks would go on to a probability. With a slope
+# for what is negative NaN stays, and minus infinity too. It is too small to be seen beside any other activation.
 RELU = Rectifier(
     "leaky_relu",
     [1e-30],

@@ -15,9 +15,9 @@ images and targets, areas of every image within 1e-3, and for I-GOS and Mask, wh
 0.005.
 
 Other words: `changes=[...]` for some of them, `batch_size-7` for one of several; `threads=2` of the reference;
-`work=results/repeatability`, where the runs are (started again, the script computes only what is missing); anything else
-is handed to igos-bench, `model=` or `data=` for instance. OUT gets a row a change and cell, in the place of that of the
-same cell. Exit code 1: a bound is broken.
+`work=results/repeatability`, where the runs are (started again, the script computes only what is missing); anything
+else is handed to igos-bench, `model=` or `data=` for instance. OUT gets a row a change and cell, in the place of that
+of the same cell. Exit code 1: a bound is broken.
 
 All at full settings takes many hours on two cores. results/repeatability.csv is of three commands, see their rows:
 

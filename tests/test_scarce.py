@@ -109,6 +109,8 @@ def test_the_folder_of_another_run_is_left_untouched(tmp_path: Path, igos_bench:
     for command in ("run", "score"):
         ended = igos_bench(command, *WORDS)
         (line,) = ended.stderr.splitlines()
-        assert ended.returncode == 2 and f"says map_key=0123456789ab, this run has {made['map_key']}: the folder" in line
+        assert (
+            ended.returncode == 2 and f"says map_key=0123456789ab, this run has {made['map_key']}: the folder" in line
+        )
         assert "it is left untouched, set another results_dir" in line
         assert state(tmp_path / "results") == before
