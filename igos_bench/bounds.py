@@ -16,7 +16,7 @@ from .fold import ReLU6, SameConvolution
 LARGEST = 1e37
 """Of a bound that counts: a tenth of what float32 and bfloat16 hold."""
 
-_NO_LARGER = (nn.Identity, nn.Dropout, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, F.relu, torch.relu)
+_NO_LARGER = (nn.Identity, nn.Dropout, nn.ReLU, nn.MaxPool2d, F.relu, torch.relu)
 _AT_MOST_6 = (nn.ReLU6, ReLU6, F.relu6)
 _SUMS = (operator.add, operator.iadd, torch.add)
 
@@ -51,4 +51,4 @@ def _bound(node: fx.Node, modules: Mapping[str, nn.Module], found: Mapping[fx.No
         return inputs[0]
     if what in _AT_MOST_6:
         return min(inputs[0], 6.0) if inputs[0] < LARGEST else math.inf  # NaN is not clipped
-    return sum(inputs) if what in _SUMS else math.inf
+    return sum(inputs) if what in _SUMS and not node.kwargs else math.inf  # torch.add may multiply one of the two
