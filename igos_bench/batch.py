@@ -16,6 +16,7 @@ from .errors import ImageError, UserError
 from .evaluate import Evaluator
 from .foreign import MapFolder
 from .metrics import deletion_insertion, is_constant
+from .perturb import Baselines
 from .prepare import Run
 from .results import Row, by_id
 
@@ -66,6 +67,7 @@ def _batch(
 ) -> list[dict[str, Any]]:
     config, method = run.config, run.method
     images = torch.stack([image for _, image in good]).to(run.device)
+    baselines = Baselines(images)
     logits = evaluate.logits(images)
     targets = logits.argmax(1)
     before = (evaluate.forwards, evaluate.backwards)
@@ -76,7 +78,7 @@ def _batch(
             evaluate,
             images,
             targets,
-            baselines=method.baseline(images),
+            baselines=baselines[method.baseline],
             resolution=config.resolution,
             generators=[generator(config.seed, method.name, source.image_id) for source, _ in good],
             run_generator=generator(config.seed, method.name),
@@ -91,7 +93,7 @@ def _batch(
         raise ImageError(f"{method.name} gave a saliency map with {bad:,} of {maps.numel():,} values NaN or infinite")
     explain_seconds = clock.lap()
     passes = (evaluate.forwards - before[0], evaluate.backwards - before[1])
-    curves = deletion_insertion(evaluate, run.protocol, images, targets, maps)
+    curves = deletion_insertion(evaluate, run.protocol, images, targets, maps, baselines)
     score_seconds = clock.lap()
     count = len(good)
     results = []
