@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn import functional as F
 
 from .fold import ReLU6, SameConvolution
@@ -44,7 +44,7 @@ def _bound(node: fx.Node, modules: Mapping[str, nn.Module], found: Mapping[fx.No
     what: Any = type(module) if module else node.target
     inputs = [found[arg] if isinstance(arg, fx.Node) else math.inf for arg in node.args]
     if isinstance(module, nn.Conv2d | SameConvolution):
-        weight = cast(Tensor, module.weight).double()
+        weight = module.weight.double()
         bias = 0.0 if module.bias is None else float(module.bias.double().abs().max())
         return inputs[0] * float(weight.abs().flatten(1).sum(1).max()) + bias
     if what in _NO_LARGER:

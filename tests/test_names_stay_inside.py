@@ -54,7 +54,7 @@ values = st.sampled_from(TRICKS) | st.builds(
     st.lists(st.sampled_from(["..", "/", ".", "x", "\0", "\n", "\uff0e", "\u2215", "\\", " ", "~"]), max_size=6),
 )
 HOW_MANY = [
-    settings(FEW, max_examples=15),
+    settings(FEW, max_examples=10),
     pytest.param(settings(FEW, max_examples=300), marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
 ]
 
