@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from igos_bench.cells import read_cells
-from igos_bench.evaluate import Evaluator
 from igos_bench.onednn import FusedConvolution
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import Run, prepare
@@ -169,7 +168,7 @@ LEAVES_AS_IT_IS = "the network is left as it is: made faster, its logits move by
 
 
 def test_an_image_for_which_the_network_has_no_numbers(bench: Bench) -> None:
-    """Random images are not so bright, so that the fast network is taken; its ReLUs keep NaN as the network's own do."""
+    """Random images are not so bright, so that the fast network is taken; its ReLUs keep NaN."""
     bench.weights(overflows_above(0.8))
     spot = Image.new("RGB", (224, 224), (50, 50, 50))
     spot.paste("white", (100, 100, 108, 108))  # which the blur spreads out
