@@ -67,10 +67,7 @@ def _batch(
 ) -> list[dict[str, Any]]:
     config, method = run.config, run.method
     images = torch.stack([image for _, image in good]).to(run.device)
-    evaluate.check(images)
     baselines = Baselines(images)
-    for baseline in dict.fromkeys((run.protocol.deletion_baseline, run.protocol.insertion_baseline)):
-        evaluate.check(baselines[baseline])
     logits = evaluate.logits(images)
     targets = logits.argmax(1)
     before = (evaluate.forwards, evaluate.backwards)
