@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 
 from tqdm import tqdm
 
 from .config import Timing
 from .errors import one_line, say, tell
+from .formats import Row, ok_rows
 from .prepare import Run
-from .results import Row, ok_rows
 from .runner import Outcome
 from .shard import Shard
+
+SHOWN = ("deletion_auc", "insertion_auc", "explain_seconds", "score_seconds")
+"""Columns of a row whose means are shown while a run goes on."""
 
 
 def print_header(command: str, run: Run) -> None:
@@ -34,7 +38,9 @@ class Progress:
     def __init__(self) -> None:
         """Show nothing yet."""
         self.total = 0
-        self.rows: list[Row] = []
+        self.count = 0
+        self.sums: Counter[str] = Counter()  # of the numbers of all rows so far: of a million, none is kept
+        self.counts: Counter[str] = Counter()
         self.called = False
         self.terminal = sys.stderr.isatty()
         self.bar = tqdm(total=0, unit="image", smoothing=0, disable=not self.terminal)
@@ -46,24 +52,27 @@ class Progress:
     def __call__(self, count: int, rows: list[Row]) -> None:
         """The first call brings what an earlier run left, the others a chunk each."""
         resumed, self.called = not self.called, True
-        self.rows.extend(rows)
+        self.count += len(rows)
+        for key in SHOWN:
+            values = _numbers(ok_rows(rows), key)
+            self.sums[key] += sum(values)
+            self.counts[key] += len(values)
         if resumed and count:
             say(f"resumed {count}/{self.total}")
             self.bar.initial = count  # so that the rate is that of this run
         self.bar.update(count)
-        ok = ok_rows(self.rows)
-        if not ok or not count:
+        if not self.counts["deletion_auc"] or not count:
             return
-        means = f"deletion {mean(ok, 'deletion_auc'):.4f}, insertion {mean(ok, 'insertion_auc'):.4f}"
-        spent = [mean(ok, key) for key in ("explain_seconds", "score_seconds")]
-        self.bar.set_postfix_str(f"{means}, {sum(s for s in spent if not math.isnan(s)):.2f} s an image")
+        deletion, insertion, *spent = (self.sums[key] / max(1, self.counts[key]) for key in SHOWN)
+        means = f"deletion {deletion:.4f}, insertion {insertion:.4f}"
+        self.bar.set_postfix_str(f"{means}, {sum(spent):.2f} s an image")
         if not self.terminal and not resumed:
             seconds = {
                 "explaining": mean(ok_rows(rows), "explain_seconds"),
                 "scoring": mean(ok_rows(rows), "score_seconds"),
             }
             times = ", ".join(f"{s:.2f} s {what}" for what, s in seconds.items() if not math.isnan(s))
-            say(f"{len(self.rows)}/{self.total} images: {means}{f'; {times} an image' * bool(times)}")
+            say(f"{self.count}/{self.total} images: {means}{f'; {times} an image' * bool(times)}")
 
     def tell(self, message: str) -> None:
         """A line that is no progress."""

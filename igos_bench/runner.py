@@ -20,10 +20,11 @@ from .config import plain
 from .data import ImageSource
 from .errors import ImageError, UserError
 from .evaluate import Evaluator
+from .formats import Row, by_id
 from .lease import Lease, LeaseLostError, Leases
 from .prepare import Run
 from .provenance import continued, describe, now
-from .results import Row, RunDirectory, by_id
+from .results import RunDirectory
 from .share import Report, Share, Tell
 
 Decoded = tuple[ImageSource, Tensor | ImageError]
@@ -110,6 +111,7 @@ def execute(
         mine = [row for i in share.mine for row in share.rows[i] if row["image_id"] in wanted]
         if not share.is_whole():
             return Outcome(directory.path, directory.protocol_path / "records", mine, resumed, None)
+        share.pack()
         records = directory.merge()
         whole = [row for i in range(len(chunks)) for row in share.rows[i] if row["image_id"] in wanted]
         ended = {

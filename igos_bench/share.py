@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 
 from .data import ImageSource
+from .formats import Row
 from .lease import Lease, Leases
-from .results import Row, RunDirectory
+from .packing import loose_ranges, pack_range
+from .packs import RANGE, Stamp
+from .results import RunDirectory
 from .shard import Shard
 
 Report = Callable[[int, list[Row]], None]
@@ -44,9 +47,13 @@ class Share:
         self.tell = tell
         self.claimed: deque[Lease] = deque()
         self.mine = range(shard.index, len(chunks), shard.count)
-        self._before = {i: directory.stamp(i) for i in self.mine}
-        self.rows = {i: directory.read_rows(i) for i in self.mine}
+        self.rows: dict[int, list[Row]] = {i: [] for i in self.mine}
+        self._before: dict[int, Stamp] = {}
+        for chunk, stamp, rows in directory.scan():
+            if chunk in self.mine:
+                self._before[chunk], self.rows[chunk] = stamp, rows
         self.missing = [i for i in self.mine if not self._has(i, ("ok",))]
+        self._left = Counter(chunk - chunk % RANGE for chunk in self.missing)
         self._waits_for: set[str] = set()
 
     def images(self) -> Iterator[ImageSource]:
@@ -69,7 +76,11 @@ class Share:
     def done(self, lease: Lease, rows: list[Row]) -> None:
         """A chunk has been committed here."""
         self.leases.release(lease)
-        self._done(int(lease.name), rows)
+        self._done(chunk := int(lease.name), rows)
+        first = chunk - chunk % RANGE
+        whole = range(first, min(first + RANGE, len(self.chunks)))
+        if self._is_packed() and not self._left[first] and all(map(self.directory.stamp, whole)):
+            pack_range(self.directory, self.leases, first, self.tell)
 
     def lost(self, lease: Lease) -> None:
         """A chunk was taken over while it was computed here: its rows are the other's."""
@@ -95,13 +106,23 @@ class Share:
         others = [i for i in range(len(self.chunks)) if i not in self.mine]
         if others:
             self.directory.look_anew()
-        if not all(map(self.directory.stamp, others)):  # before any is read
+        if not set(others) <= set(self.directory.records.chunks()):  # before any is read
             return False
-        self.rows |= {i: self.directory.read_rows(i) for i in others}
+        self.rows |= {i: [] for i in others}
+        self.rows |= {i: rows for i, _, rows in self.directory.scan() if i in self.rows and i not in self.mine}
         return all(self._has(i, ("ok", "failed")) for i in others)
 
+    def pack(self) -> None:
+        """Pack what is still loose of a run that is whole."""
+        for first in loose_ranges(self.directory) if self._is_packed() else ():
+            pack_range(self.directory, self.leases, first, self.tell)
+
+    def _is_packed(self) -> bool:
+        """Whether the run has so many chunks that they are packed; a small one is easier to look into as it is."""
+        return len(self.chunks) >= RANGE
+
     def _is_done_elsewhere(self, chunk: int) -> bool:
-        if self.directory.stamp(chunk) == self._before[chunk]:
+        if self.directory.stamp(chunk) == self._before.get(chunk):
             return False
         self.rows[chunk] = self.directory.read_rows(chunk)
         if not self._has(chunk, ("ok", "failed")):
@@ -113,6 +134,7 @@ class Share:
         wanted = {image.image_id for image in self.chunks[chunk]}
         self.rows[chunk] = [row for row in rows if row["image_id"] in wanted]
         self.missing.remove(chunk)
+        self._left[chunk - chunk % RANGE] -= 1
         self.report(len(self.chunks[chunk]), self.rows[chunk])
 
     def _has(self, chunk: int, statuses: Sequence[str]) -> bool:

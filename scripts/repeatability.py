@@ -37,8 +37,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from igos_bench.errors import UserError, first_line, unknown
+from igos_bench.formats import COLUMNS, Row, read_csv
 from igos_bench.overrides import CONF
-from igos_bench.results import COLUMNS, Row, RunDirectory, read_csv
+from igos_bench.results import RunDirectory
 from igos_bench.table import write_csv
 
 METHODS = sorted(path.stem for path in Path(CONF, "method").glob("*.yaml"))

@@ -1,0 +1,297 @@
+"""The files that the chunks of a run have of one kind, its maps say: loose, a file a chunk, or packed by the range.
+
+    maps/000203.npz             of chunk 203, loose
+    maps/000200-000399.zip      of chunks 200 to 399, packed
+
+A file system shared by many counts files, and 50,000 images in chunks of ten would leave 20,000. An archive is not
+compressed further and bears no date, so that the same chunks give the same bytes. Of arrays it has the very files. Of
+rows it has `rows.csv`, which is read at once, and `index.json`, which has for each chunk, in their order, how many bytes
+of it are its rows, when they were committed, and what they come to.
+
+A loose file wins over what an archive has of its chunk. So a chunk that is computed again is written loose, to be
+packed later; so a file of rows that has none withdraws those that are packed; and so nothing changes for a reader while
+files are packed: an archive comes into its place before the files in it go. Who reads looks for loose files first, and
+only then into the archive, to find in one what has just left the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+from zipfile import BadZipFile, ZipFile, ZipInfo
+
+from .formats import csv_bytes, rows_of
+
+RANGE = 200
+"""Chunks that are packed together: of 50,000 images, in tens, 25 archives of a kind, with up to 400 MB of maps each."""
+
+Stamp = tuple[int, ...]
+"""Inode and time of a file."""
+
+DAMAGED = (OSError, BadZipFile, EOFError, ValueError, KeyError, TypeError, RuntimeError, zlib.error, struct.error)
+"""What reading an archive raises that is not there, torn or made up."""
+
+
+class File(NamedTuple):
+    """What a chunk has: the bytes of its loose file, and the stamp of that, which it keeps when it is packed."""
+
+    content: bytes
+    stamp: Stamp
+    packed: bool = False
+
+
+Source = Callable[[], File | None]
+"""What reads a file when it is called; None where it is damaged."""
+
+
+class ChunkFiles(ABC):
+    """The files of one kind, in one folder."""
+
+    def __init__(self, folder: Path, suffix: str) -> None:
+        """`suffix` is that of a loose file."""
+        self.folder = folder
+        self.suffix = suffix
+
+    def loose(self, chunk: int) -> Path:
+        """The chunk's own file, there or not."""
+        return self.folder / f"{chunk:06d}{self.suffix}"
+
+    def archive(self, chunk: int) -> Path:
+        """The archive of the chunk's range, there or not."""
+        return self.folder / f"{range_name(chunk)}.zip"
+
+    def place(self, chunk: int) -> Path:
+        """The file that has what there is of the chunk, or would have it."""
+        return self.archive(chunk) if not self.loose(chunk).exists() and self.is_packed(chunk) else self.loose(chunk)
+
+    def is_packed(self, chunk: int) -> bool:
+        """Whether the archive, if it is whole, has something of the chunk."""
+        return chunk in self.packed(chunk)
+
+    def read(self, chunk: int) -> bytes | None:
+        """The bytes of the chunk's file; None where there are none, or they are damaged."""
+        try:
+            return self.loose(chunk).read_bytes()
+        except FileNotFoundError:
+            found = self._file(self.archive(chunk), chunk)
+            return found.content if found else None
+        except OSError:
+            return None
+
+    def listed(self) -> tuple[set[int], set[int]]:
+        """Which chunks have a loose file, and the first chunks of the ranges that have an archive; opens none."""
+        loose, archives = set(), set()
+        try:
+            names = os.listdir(self.folder)  # noqa: PTH208 - names are all that is needed, of very many
+        except OSError:
+            names = []
+        for name in names:
+            stem, suffix = os.path.splitext(name)  # noqa: PTH122
+            if suffix == self.suffix and stem.isdecimal():
+                loose.add(int(stem))
+            elif suffix == ".zip" and (first := stem.partition("-")[0]).isdecimal() and stem == range_name(int(first)):
+                archives.add(int(first))
+        return loose, archives
+
+    def is_damaged(self, chunk: int) -> bool:
+        """Whether the archive of the chunk's range is there and cannot be read."""
+        return self.archive(chunk).exists() and not self.packed(chunk)
+
+    def chunks(self) -> list[int]:
+        """All chunks that have something, in their order."""
+        loose, archives = self.listed()
+        return sorted(loose.union(*(self.packed(first) for first in archives)))
+
+    def packed(self, chunk: int) -> Mapping[int, Any]:
+        """Chunk -> what the archive's directory says of it; empty where it is not there, or damaged."""
+        path = self.archive(chunk)
+        try:
+            return self._directory(path, file_stamp(path))
+        except DAMAGED:
+            return {}
+
+    @abstractmethod
+    def _directory(self, path: Path, stamp: Stamp | None) -> Mapping[int, Any]:
+        """See `packed`; raises where the archive is damaged."""
+
+    def members(self, chunk: int) -> dict[int, Source]:
+        """Chunk -> what reads its file from the archive of this chunk's range."""
+        return {member: partial(self._file, self.archive(chunk), member) for member in self.packed(chunk)}
+
+    @abstractmethod
+    def _file(self, path: Path, chunk: int) -> File | None:
+        """What an archive has of a chunk; None where it is damaged."""
+
+    @abstractmethod
+    def together(self, chunks: Mapping[int, Source]) -> Callable[[IO[bytes]], None]:
+        """What writes an archive of these chunks, each of which is read when its turn comes."""
+
+
+class ArrayFiles(ChunkFiles):
+    """Of arrays: an archive has each chunk's .npz, which is compressed and has sums of its own."""
+
+    def _directory(self, path: Path, stamp: Stamp | None) -> Mapping[int, Any]:
+        return _arrays(path, stamp)[1]
+
+    def _file(self, path: Path, chunk: int) -> File | None:
+        try:
+            archive, names = _arrays(path, file_stamp(path))
+            return File(archive.read(names[chunk]), (), packed=True)
+        except DAMAGED:
+            return None
+
+    def together(self, chunks: Mapping[int, Source]) -> Callable[[IO[bytes]], None]:
+        """As they are."""
+
+        def write(file: IO[bytes]) -> None:
+            with ZipFile(file, "w") as archive:
+                for chunk in sorted(chunks):
+                    if found := chunks[chunk]():
+                        archive.writestr(ZipInfo(self.loose(chunk).name), found.content)
+
+        return write
+
+
+class RowFiles(ChunkFiles):
+    """Of rows: an archive has them all in one CSV."""
+
+    def __init__(self, folder: Path, columns: Sequence[str], summary: Callable[[bytes], Mapping[str, Any]]) -> None:
+        """`columns` are those of each file; `summary` makes from it what an archive is to say of its chunk."""
+        super().__init__(folder, ".csv")
+        self.columns = columns
+        self.header = csv_bytes([], columns)
+        self.summary = summary
+
+    def stamp(self, chunk: int) -> Stamp | None:
+        """What changes whenever the chunk's rows are committed, and not when they are packed; None without a file."""
+        if stamp := file_stamp(self.loose(chunk)):
+            return stamp
+        packed = self.packed(chunk).get(chunk)
+        return tuple(packed["stamp"]) if packed else None
+
+    def files(self) -> Iterator[tuple[int, list[tuple[int, File]]]]:
+        """Range after range, its first chunk and the files of its chunks in their order; a damaged archive has none."""
+        for first, loose, is_archive in self._ranges():
+            yield first, sorted({**(self._unpacked(first) if is_archive else {}), **loose}.items())
+
+    def summaries(self) -> Iterator[Mapping[str, Any]]:
+        """The `summary` of every chunk; no archive's rows are read."""
+        for first, loose, is_archive in self._ranges():
+            yield from (self.summary(file.content) for file in loose.values())
+            yield from (said for chunk, said in self.packed(first).items() if is_archive and chunk not in loose)
+
+    def state(self) -> list[tuple[str, Stamp | None]]:
+        """What changes with whatever is committed or packed."""
+        loose, archives = self.listed()
+        paths = [*map(self.loose, sorted(loose)), *map(self.archive, sorted(archives))]
+        return [(path.name, file_stamp(path)) for path in paths]
+
+    def _ranges(self) -> Iterator[tuple[int, dict[int, File], bool]]:
+        """Range after range, its first chunk, its loose files, and whether it has an archive too."""
+        chunks, archives = self.listed()
+        ranges: dict[int, list[int]] = {first: [] for first in archives}
+        for chunk in sorted(chunks):
+            ranges.setdefault(chunk - chunk % RANGE, []).append(chunk)
+        for first, listed in sorted(ranges.items()):
+            loose = {}
+            for chunk in listed:
+                try:
+                    loose[chunk] = read_file(self.loose(chunk))
+                except FileNotFoundError:  # it has been packed since
+                    archives.add(first)
+                except OSError:
+                    loose[chunk] = File(b"", ())
+            yield first, loose, first in archives
+
+    def _unpacked(self, chunk: int) -> Mapping[int, File]:
+        """Chunk -> what the archive of this chunk's range has of it; empty where it is not there, or damaged."""
+        path = self.archive(chunk)
+        try:
+            return _cut(path, file_stamp(path))
+        except DAMAGED:
+            return {}
+
+    def is_damaged(self, chunk: int) -> bool:
+        """Whether the archive is there and its rows cannot be read."""
+        return self.archive(chunk).exists() and not self._unpacked(chunk)
+
+    def _directory(self, path: Path, stamp: Stamp | None) -> Mapping[int, Any]:
+        return _index(path, stamp)
+
+    def _file(self, path: Path, chunk: int) -> File | None:
+        return self._unpacked(chunk).get(chunk)
+
+    def together(self, chunks: Mapping[int, Source]) -> Callable[[IO[bytes]], None]:
+        """In one, those alone that are whole."""
+
+        def write(file: IO[bytes]) -> None:
+            index: dict[int, Any] = {}
+            parts = [self.header]
+            for chunk in sorted(chunks):
+                if (found := chunks[chunk]()) and rows_of(found.content, self.columns):
+                    parts.append(found.content.removeprefix(self.header))
+                    said = self.summary(found.content)
+                    index[chunk] = {"bytes": len(parts[-1]), "stamp": found.stamp, **said}
+            with ZipFile(file, "w") as archive:
+                archive.writestr(ZipInfo("rows.csv"), b"".join(parts))
+                archive.writestr(ZipInfo("index.json"), json.dumps(index))
+
+        return write
+
+
+def range_name(chunk: int) -> str:
+    """The name of a chunk's range, which its archives and its lease bear."""
+    first = chunk - chunk % RANGE
+    return f"{first:06d}-{first + RANGE - 1:06d}"
+
+
+def file_stamp(path: Path) -> Stamp | None:
+    """Of a file; None where there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def read_file(path: Path) -> File:
+    """A loose file; raises OSError."""
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        return File(file.read(), (status.st_ino, status.st_mtime_ns))
+
+
+# An archive is replaced, never changed: what was read of one holds as long as its stamp does.
+
+
+@lru_cache(maxsize=4)
+def _arrays(path: Path, stamp: Stamp | None) -> tuple[ZipFile, dict[int, str]]:
+    archive = ZipFile(path)
+    return archive, {int(name.partition(".")[0]): name for name in archive.namelist()}
+
+
+@lru_cache(maxsize=4)
+def _index(path: Path, stamp: Stamp | None) -> dict[int, Any]:
+    with ZipFile(path) as archive:
+        return {int(chunk): said for chunk, said in json.loads(archive.read("index.json")).items()}
+
+
+@lru_cache(maxsize=2)
+def _cut(path: Path, stamp: Stamp | None) -> dict[int, File]:
+    with ZipFile(path) as archive:
+        rows = archive.read("rows.csv")
+    header, index = rows[: rows.index(b"\n") + 1], _index(path, stamp)
+    start, found = len(header), {}
+    for chunk, said in index.items():
+        found[chunk] = File(header + rows[start : start + said["bytes"]], tuple(said["stamp"]), packed=True)
+        start += said["bytes"]
+    if start != len(rows):
+        raise BadZipFile("the index is of other rows")
+    return found
