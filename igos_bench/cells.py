@@ -5,7 +5,6 @@ Needs no torch, and reads the committed chunks themselves: what a killed run com
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -18,15 +17,13 @@ from .errors import UserError
 from .formats import COLUMNS, read_json, rows_of
 from .marks import marks_of_run
 from .results import RunDirectory, record_files, run_files
+from .rows import TEXTS, frame_of
 
 GROUP = ["model", "data", "protocol"]
 """What a table is of: only its cells are compared."""
 
 MEANS = ("deletion_auc", "insertion_auc", "explain_seconds", "score_seconds")
 """Columns of a row that a table has the means of."""
-
-TEXTS = ("image_id", "status", "error")
-"""Columns of a row that are no numbers."""
 
 # What may differ between runs of a method and yet is no setting of its own.
 _PLACES = ("method.name", "protocol.name", "protocol.version")
@@ -187,32 +184,20 @@ def _cells_of_run(path: Path, columns: Sequence[str] = COLUMNS) -> Iterator[Cell
 def _rows(folder: Path, columns: Sequence[str]) -> pd.DataFrame:
     """The committed rows of a protocol's folder, with these of their columns, by image id."""
     files = record_files(folder)
-    parts = [files.header]
+    parts: list[bytes] = []
     for first, found in files.files():
         damaged = [(files.archive(first), "those chunks again and no others")] * files.is_damaged(first)
         for chunk, file in found:
-            if not file.packed and rows_of(file.content) is None:  # what is packed has a sum
+            if file.packed is None and rows_of(file.content) is None:  # what is packed has a sum
                 damaged.append((files.loose(chunk), "that chunk again and no other"))
-            parts.append(file.content.removeprefix(files.header))
+            parts.append(file.content)
         if damaged:
             raise UserError(
                 f"{damaged[0][0]} is damaged or cannot be read: start its run again with the same words, which "
                 f"computes {damaged[0][1]}"
             )
-    numbers = [key for key in COLUMNS if key not in TEXTS]
-    frame = pd.read_csv(
-        io.BytesIO(b"".join(parts)),
-        usecols=[key for key in COLUMNS if key in TEXTS or key in columns],
-        dtype={**dict.fromkeys(TEXTS, str), **dict.fromkeys(numbers, float)},
-        keep_default_na=False,
-        na_values={key: [""] for key in numbers},
-        lineterminator="\n",
-    )
-    for key in TEXTS:
-        inert = frame[key].str.startswith("'")
-        if inert.any():
-            frame[key] = frame[key].where(~inert, frame[key].str.removeprefix("'"))
-    return frame.set_index("image_id")
+    wanted = [key for key in COLUMNS if key in TEXTS or key in columns]
+    return frame_of(parts, wanted).set_index("image_id")
 
 
 def _flat(prefix: str, content: Mapping[str, Any]) -> dict[str, str]:

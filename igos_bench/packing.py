@@ -2,9 +2,9 @@
 
 Whoever packs a range holds the lease of that range, and of each chunk whose loose files it packs. Under the first the
 archives come into their places: no two processes write one. Under the others the loose files go: nobody can have
-written one since it was read, and who has lost a chunk's lease meanwhile cannot take its files away. So what a chunk has
-is there at every moment, loose, packed, or both, which is the same. After a kill in between, loose files are left, and
-whoever packs next finds them.
+written one since it was read, and who has lost a chunk's lease meanwhile cannot take its files away. So what a chunk
+has is there at every moment, loose, packed, or both, which is the same. After a kill in between, loose files are left,
+and whoever packs next finds them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from functools import partial
 
 from .errors import cannot_write
 from .lease import Lease, LeaseLostError, Leases
-from .packs import RANGE, ChunkFiles, range_name, read_file
+from .packs import ChunkFiles, range_name, range_of, read_file
 from .results import RunDirectory, write_under
 
 
 def loose_ranges(directory: RunDirectory) -> list[int]:
     """The first chunks of the ranges in which something is loose."""
     loose = (chunk for files in _kinds(directory) for chunk in files.listed()[0])
-    return sorted({chunk - chunk % RANGE for chunk in loose})
+    return sorted({range_of(chunk)[0] for chunk in loose})
 
 
 def pack_range(directory: RunDirectory, leases: Leases, first: int, tell: Callable[[str], None]) -> None:
@@ -41,7 +41,7 @@ def pack_range(directory: RunDirectory, leases: Leases, first: int, tell: Callab
     with leases.wait_for(range_name(first), tell) as lease, suppress(LeaseLostError):
         try:
             for chunk in sorted(set().union(*(files.listed()[0] for files in _kinds(directory)))):
-                if first <= chunk < first + RANGE and (own := leases.claim(f"{chunk:06d}")):
+                if chunk in range_of(first) and (own := leases.claim(f"{chunk:06d}")):
                     claimed[chunk] = own
                     if not directory.read_rows(chunk):
                         leases.release(claimed.pop(chunk))

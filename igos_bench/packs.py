@@ -5,8 +5,8 @@
 
 A file system shared by many counts files, and 50,000 images in chunks of ten would leave 20,000. An archive is not
 compressed further and bears no date, so that the same chunks give the same bytes. Of arrays it has the very files. Of
-rows it has `rows.csv`, which is read at once, and `index.json`, which has for each chunk, in their order, how many bytes
-of it are its rows, when they were committed, and what they come to.
+rows it has `rows.csv`, which is read at once, and `index.json`, which has for each chunk, in their order, how many
+bytes of it are its rows, when they were committed, and what they come to.
 
 A loose file wins over what an archive has of its chunk. So a chunk that is computed again is written loose, to be
 packed later; so a file of rows that has none withdraws those that are packed; and so nothing changes for a reader while
@@ -40,11 +40,17 @@ DAMAGED = (OSError, BadZipFile, EOFError, ValueError, KeyError, TypeError, Runti
 
 
 class File(NamedTuple):
-    """What a chunk has: the bytes of its loose file, and the stamp of that, which it keeps when it is packed."""
+    """What a chunk has.
+
+    Attributes:
+        content: The bytes of its loose file.
+        stamp: Of that file, which it keeps when it is packed.
+        packed: What the archive says of it, a `summary` of rows and more; None where it is loose.
+    """
 
     content: bytes
     stamp: Stamp
-    packed: bool = False
+    packed: Mapping[str, Any] | None = None
 
 
 Source = Callable[[], File | None]
@@ -143,7 +149,7 @@ class ArrayFiles(ChunkFiles):
     def _file(self, path: Path, chunk: int) -> File | None:
         try:
             archive, names = _arrays(path, file_stamp(path))
-            return File(archive.read(names[chunk]), (), packed=True)
+            return File(archive.read(names[chunk]), (), packed={})
         except DAMAGED:
             return None
 
@@ -198,7 +204,7 @@ class RowFiles(ChunkFiles):
         chunks, archives = self.listed()
         ranges: dict[int, list[int]] = {first: [] for first in archives}
         for chunk in sorted(chunks):
-            ranges.setdefault(chunk - chunk % RANGE, []).append(chunk)
+            ranges.setdefault(range_of(chunk)[0], []).append(chunk)
         for first, listed in sorted(ranges.items()):
             loose = {}
             for chunk in listed:
@@ -246,10 +252,15 @@ class RowFiles(ChunkFiles):
         return write
 
 
+def range_of(chunk: int) -> range:
+    """The chunks that are packed together with this one, and it."""
+    first = chunk - chunk % RANGE
+    return range(first, first + RANGE)
+
+
 def range_name(chunk: int) -> str:
     """The name of a chunk's range, which its archives and its lease bear."""
-    first = chunk - chunk % RANGE
-    return f"{first:06d}-{first + RANGE - 1:06d}"
+    return f"{range_of(chunk)[0]:06d}-{range_of(chunk)[-1]:06d}"
 
 
 def file_stamp(path: Path) -> Stamp | None:
@@ -290,7 +301,7 @@ def _cut(path: Path, stamp: Stamp | None) -> dict[int, File]:
     header, index = rows[: rows.index(b"\n") + 1], _index(path, stamp)
     start, found = len(header), {}
     for chunk, said in index.items():
-        found[chunk] = File(header + rows[start : start + said["bytes"]], tuple(said["stamp"]), packed=True)
+        found[chunk] = File(header + rows[start : start + said["bytes"]], tuple(said["stamp"]), packed=said)
         start += said["bytes"]
     if start != len(rows):
         raise BadZipFile("the index is of other rows")

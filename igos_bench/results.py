@@ -27,7 +27,7 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -215,8 +215,8 @@ class RunDirectory:
             return []
         return self._whole(chunk, content or b"")
 
-    def scan(self) -> Iterator[tuple[int, Stamp, list[Row]]]:
-        """Every chunk that has rows, with its `stamp` and its `read_rows`.
+    def scan(self) -> Iterator[tuple[int, Stamp, list[Row] | bytes]]:
+        """Every chunk that has rows, with its `stamp` and its `read_rows`, or their text where all are ok and packed.
 
         Each folder is listed and each archive opened once: asking for one chunk after the other takes a parallel file
         system minutes.
@@ -225,20 +225,19 @@ class RunDirectory:
         for first, found in self.records.files():
             packed = {files: files.packed(first).keys() - there for files, there in loose.items()}
             for chunk, file in found:
-                yield chunk, file.stamp, self._whole(chunk, file.content, packed)
+                if file.packed and not file.packed["failed"] and all(chunk in there for there in packed.values()):
+                    yield chunk, file.stamp, file.content
+                else:
+                    yield chunk, file.stamp, self._whole(chunk, file.content)
             _warn_of(self.records, first)
 
-    def _whole(
-        self, chunk: int, content: bytes, packed: Mapping[ArrayFiles, Container[int]] | None = None
-    ) -> list[Row]:
-        """The rows of a chunk, of which `content` is the file, if its arrays are whole; `packed` are known to be."""
+    def _whole(self, chunk: int, content: bytes) -> list[Row]:
+        """The rows of a chunk, of which `content` is the file, if its arrays are whole."""
         rows = rows_of(content)
         # A torn archive has lost its directory, which stands at its end; an empty one lacks what the rows speak of.
         wanted = {row["image_id"] for row in ok_rows(rows or [])}
-        damaged = [self.records.place(chunk)] * (rows is None)
+        damaged = [self.records.place(chunk)] if rows is None else []
         for files in (self.maps, self.curves) if rows else ():
-            if packed and chunk in packed[files]:
-                continue
             if files.loose(chunk).exists() or not files.is_packed(chunk):
                 there = arrays_of(files.read(chunk), "image_id")
                 if there is None or not wanted <= set(there["image_id"]):
@@ -293,7 +292,7 @@ def _merge(files: RowFiles, target: Path) -> Path:
         output.write(files.header)
         for _, found in files.files():
             for _, file in found:
-                if file.packed or rows_of(file.content, files.columns):
+                if file.packed is not None or rows_of(file.content, files.columns):
                     output.write(file.content.removeprefix(files.header))
 
     try:
