@@ -75,7 +75,8 @@ class ChunkFiles(ABC):
 
     def place(self, chunk: int) -> Path:
         """The file that has what there is of the chunk, or would have it."""
-        return self.archive(chunk) if not self.loose(chunk).exists() and self.is_packed(chunk) else self.loose(chunk)
+        is_packed = self.archive(chunk).exists() and not self.loose(chunk).exists()
+        return self.archive(chunk) if is_packed else self.loose(chunk)
 
     def is_packed(self, chunk: int) -> bool:
         """Whether the archive, if it is whole, has something of the chunk."""

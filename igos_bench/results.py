@@ -38,7 +38,7 @@ from .atomic import Content, change, write_atomically, write_inside
 from .errors import UserError, cannot_write
 from .formats import COLUMNS, TIMING_COLUMNS, Row, arrays_of, by_id, csv_bytes, npz, ok_rows, read_json, rows_of
 from .lease import Lease, LeaseLostError
-from .packs import ArrayFiles, RowFiles, Stamp, range_name
+from .packs import ArrayFiles, ChunkFiles, RowFiles, Stamp, range_name
 
 
 def short_key(content: Mapping[str, Any]) -> str:
@@ -211,7 +211,8 @@ class RunDirectory:
         """The committed rows of a chunk, as text; empty where it is not done, or no longer whole, which it warns of."""
         content = self.records.read(chunk)
         if content is None and not self.records.loose(chunk).exists():
-            _warn_of(self.records, chunk)
+            if self.records.is_damaged(chunk):
+                _warn_of(self.records, chunk)
             return []
         return self._whole(chunk, content or b"")
 
@@ -229,21 +230,22 @@ class RunDirectory:
                     yield chunk, file.stamp, file.content
                 else:
                     yield chunk, file.stamp, self._whole(chunk, file.content)
-            _warn_of(self.records, first)
+            if self.records.is_damaged(first):
+                _warn_of(self.records, first)
 
     def _whole(self, chunk: int, content: bytes) -> list[Row]:
         """The rows of a chunk, of which `content` is the file, if its arrays are whole."""
         rows = rows_of(content)
         # A torn archive has lost its directory, which stands at its end; an empty one lacks what the rows speak of.
         wanted = {row["image_id"] for row in ok_rows(rows or [])}
-        damaged = [self.records.place(chunk)] if rows is None else []
+        damaged: list[ChunkFiles] = [self.records] if rows is None else []
         for files in (self.maps, self.curves) if rows else ():
             if files.loose(chunk).exists() or not files.is_packed(chunk):
                 there = arrays_of(files.read(chunk), "image_id")
                 if there is None or not wanted <= set(there["image_id"]):
-                    damaged.append(files.place(chunk))
+                    damaged.append(files)
         if damaged:
-            warnings.warn(f"{damaged[0]} is missing or damaged: chunk {chunk} is computed again", stacklevel=3)
+            _warn_of(damaged[0], chunk)
         return [] if damaged else rows or []
 
     def failed_ids(self, chunk: int) -> set[str]:
@@ -272,13 +274,11 @@ def _rows(files: RowFiles, chunk: int) -> list[Row]:
     return rows_of(files.read(chunk) or b"", files.columns) or []
 
 
-def _warn_of(files: RowFiles, chunk: int) -> None:
-    """Of the archive of a chunk's range, where it is damaged."""
-    if files.is_damaged(chunk):
-        warnings.warn(
-            f"{files.archive(chunk)} is damaged: what it had of chunks {range_name(chunk)} is computed again",
-            stacklevel=3,
-        )
+def _warn_of(files: ChunkFiles, chunk: int) -> None:
+    """Of what is damaged; in the same words for all chunks of an archive, so that they are shown once."""
+    place = files.place(chunk)
+    what = f"chunk {chunk}" if place == files.loose(chunk) else f"what it had of chunks {range_name(chunk)}"
+    warnings.warn(f"{place} is missing or damaged: {what} is computed again", stacklevel=4)
 
 
 def _merge(files: RowFiles, target: Path) -> Path:
