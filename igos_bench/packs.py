@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
-from .formats import csv_bytes, rows_of
+from .formats import Row, csv_bytes, rows_of
 
 RANGE = 200
 """Chunks that are packed together: of 50,000 images, in tens, 25 archives of a kind, with up to 400 MB of maps each."""
@@ -169,8 +169,8 @@ class ArrayFiles(ChunkFiles):
 class RowFiles(ChunkFiles):
     """Of rows: an archive has them all in one CSV."""
 
-    def __init__(self, folder: Path, columns: Sequence[str], summary: Callable[[bytes], Mapping[str, Any]]) -> None:
-        """`columns` are those of each file; `summary` makes from it what an archive is to say of its chunk."""
+    def __init__(self, folder: Path, columns: Sequence[str], summary: Callable[[list[Row]], Mapping[str, Any]]) -> None:
+        """`columns` are those of each file; `summary` makes of a chunk's rows what an archive is to say of it."""
         super().__init__(folder, ".csv")
         self.columns = columns
         self.header = csv_bytes([], columns)
@@ -191,7 +191,7 @@ class RowFiles(ChunkFiles):
     def summaries(self) -> Iterator[Mapping[str, Any]]:
         """The `summary` of every chunk; no archive's rows are read."""
         for first, loose, is_archive in self._ranges():
-            yield from (self.summary(file.content) for file in loose.values())
+            yield from (self.summary(rows_of(file.content, self.columns) or []) for file in loose.values())
             yield from (said for chunk, said in self.packed(first).items() if is_archive and chunk not in loose)
 
     def state(self) -> list[tuple[str, Stamp | None]]:
@@ -242,10 +242,9 @@ class RowFiles(ChunkFiles):
             index: dict[int, Any] = {}
             parts = [self.header]
             for chunk in sorted(chunks):
-                if (found := chunks[chunk]()) and rows_of(found.content, self.columns):
+                if (found := chunks[chunk]()) and (rows := rows_of(found.content, self.columns)):
                     parts.append(found.content.removeprefix(self.header))
-                    said = self.summary(found.content)
-                    index[chunk] = {"bytes": len(parts[-1]), "stamp": found.stamp, **said}
+                    index[chunk] = {"bytes": len(parts[-1]), "stamp": found.stamp, **self.summary(rows)}
             with ZipFile(file, "w") as archive:
                 archive.writestr(ZipInfo("rows.csv"), b"".join(parts))
                 archive.writestr(ZipInfo("index.json"), json.dumps(index))

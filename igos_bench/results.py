@@ -70,9 +70,8 @@ class Tally:
         self.seconds += said["seconds"]
 
 
-def summary(content: bytes) -> dict[str, Any]:
-    """What the rows of a chunk come to; those of a damaged file to nothing."""
-    rows = rows_of(content) or []
+def summary(rows: list[Row]) -> dict[str, Any]:
+    """What the rows of a chunk come to."""
     ok = ok_rows(rows)
     return {
         "done": len(ok),
@@ -108,7 +107,7 @@ class RunDirectory:
         self.path = path
         self.protocol_path = path / protocol_folder
         self.maps = ArrayFiles(path / "maps", ".npz")
-        self.timing = RowFiles(path / "timing", TIMING_COLUMNS, lambda _content: {})
+        self.timing = RowFiles(path / "timing", TIMING_COLUMNS, lambda _rows: {})
         self.curves = ArrayFiles(self.protocol_path / "curves", ".npz")
         self.records = record_files(self.protocol_path)
 

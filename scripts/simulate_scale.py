@@ -3,11 +3,13 @@
     python scripts/simulate_scale.py [rows=[1000,...]] [cells=15] [rows_of_all=1280000] [out=results] [folder=/tmp]
 
 Cells are written as runs leave them, by the functions that write for runs, in chunks of ten; only nothing is computed.
-Maps are of 2 x 2 and curves of three points: what is measured reads the directories of their archives and none of them.
+Maps are of 2 x 2 and curves of three points, and in archives those of the first chunk stand for all: what is measured
+reads the directories of these archives alone.
 First one cell of so many rows after the other, then that many cells of `rows_of_all` each, copies of one but for their
 names, without maps and curves, which `table` and `status` do not look at.
 
-table, status   seconds and the most memory of `igos-bench table` and `status`, each in a process of its own
+table, status   seconds, those of the processor among them, and the most memory of `igos-bench table` and `status`, each
+                in a process of its own
 resume          likewise of a run that finds all its images done, from start to end; of that
 scan            from the loaded network on: finding that all is done, and making records.csv anew. The list of images is
                 made up, as no such folder is here: what listing and ordering one takes comes on top
@@ -26,7 +28,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,6 +41,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from igos_bench.atomic import write_atomically
 from igos_bench.config import DataConfig
+from igos_bench.console import Progress, print_summary
 from igos_bench.data import ImageSource, Manifest
 from igos_bench.errors import UserError
 from igos_bench.formats import COLUMNS, TIMING_COLUMNS, Row, csv_bytes, npz
@@ -62,7 +65,8 @@ LAUNCHER = """
 import resource, subprocess, sys, time
 started = time.perf_counter()
 code = subprocess.call(sys.argv[1:])
-print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+seconds, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+print(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss)
 sys.exit(code)
 """
 
@@ -107,12 +111,13 @@ def measure_one(folder: str | None, count: int) -> dict[str, Any]:
         run = made_up_run(Path(results), count)
         write_cell(run, count)
         script = [sys.executable, __file__, f"again={results}", f"rows=[{count}]"]
-        resume_seconds, resume_mb, said = measured_process(script)
+        resume, said = measured_process("resume", script)
         files = sum(path.is_file() for path in run.directory.path.rglob("*"))
         return {
             **{"cells": 1, "rows": count, "files": files},
             **measure_reading(Path(results)),
-            **{"resume_seconds": resume_seconds, "resume_mb": resume_mb, "scan_seconds": float(said.split()[-1])},
+            **resume,
+            **dict(zip(("scan_seconds", "scan_cpu_seconds"), map(float, said.split()[-2:]), strict=True)),
         }
 
 
@@ -136,31 +141,34 @@ def measure_reading(results: Path) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for command in ("table", "status"):
         words = [sys.executable, "-m", "igos_bench", command, f"results_dir={results}"]
-        row[f"{command}_seconds"], row[f"{command}_mb"], _ = measured_process(words)
+        row |= measured_process(command, words)[0]
     return row
 
 
-def measured_process(words: Sequence[str]) -> tuple[float, float, str]:
-    """Wall seconds, the most memory in MB, and what it said; raises UserError where it failed."""
+def measured_process(name: str, words: Sequence[str]) -> tuple[dict[str, float], str]:
+    """Columns of this name, and what the process said; raises UserError where it failed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     launched = [sys.executable, "-I", "-c", LAUNCHER, *words]
     ended = subprocess.run(launched, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if ended.returncode:
         raise UserError(f"{' '.join(words)} ended with {ended.returncode}: {ended.stdout}")
-    *said, measured = ended.stdout.splitlines()
-    seconds, kilobytes = map(float, measured.split())
-    return seconds, kilobytes / 1024, "\n".join(said)
+    *said, last = ended.stdout.splitlines()
+    seconds, processor, kilobytes = map(float, last.split())
+    measured = {"seconds": seconds, "cpu_seconds": processor, "mb": kilobytes / 1024}
+    return {f"{name}_{key}": value for key, value in measured.items()}, "\n".join(said)
 
 
 def run_again(results: Path, count: int) -> int:
     """Start a finished run, and say how long it took to find that out."""
     run = made_up_run(results, count)
-    started = time.perf_counter()
-    outcome = execute(run, lambda _count, _rows: None)
-    seconds = time.perf_counter() - started
+    progress = Progress()
+    started, used = time.perf_counter(), time.process_time()
+    outcome = execute(run, progress, expect=progress.expect)
+    print_summary(outcome, run.shard)
+    seconds, processor = time.perf_counter() - started, time.process_time() - used
     if outcome.resumed != count or len(outcome.rows) != count:
         raise UserError(f"{outcome.resumed} of {count} images were found done")
-    print(seconds)
+    print(seconds, processor)
     return 0
 
 
@@ -199,7 +207,8 @@ def write_cell(run: Run, count: int, *, arrays: bool = True) -> None:
         else:
             for first in range(0, chunks, len(range_of(0))):
                 there = [chunk for chunk in range_of(first) if chunk < chunks]
-                sources = {chunk: partial(File, content(chunk, count), (chunk, 0)) for chunk in there}
+                own = files in (directory.timing, directory.records)
+                sources = {chunk: partial(File, content(chunk if own else 0, count), (chunk, 0)) for chunk in there}
                 write_atomically(files.archive(first), files.together(sources), flush=False)
 
 
@@ -221,12 +230,14 @@ def timing(chunk: int, count: int) -> bytes:
     )
 
 
+@lru_cache(maxsize=1)
 def maps(chunk: int, count: int) -> bytes:
     """2 x 2 each."""
     names = np.array(list(map(image_id, images_of(chunk, count))))
     return npz({"image_id": names, "saliency_map": np.ones((len(names), 1, 2, 2), np.float32)})
 
 
+@lru_cache(maxsize=1)
 def curves(chunk: int, count: int) -> bytes:
     """Three points each."""
     names = np.array(list(map(image_id, images_of(chunk, count))))
