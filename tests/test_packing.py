@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import sys
@@ -18,13 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from result_folders import leave_run
 
 from igos_bench import packs
-from igos_bench.formats import by_id
+from igos_bench.cells import _rows, read_cells
+from igos_bench.errors import UserError
+from igos_bench.formats import COLUMNS, by_id
 from igos_bench.lease import Leases
-from igos_bench.packing import loose_ranges, pack_range
+from igos_bench.packing import _kinds, loose_ranges, pack_range
 from igos_bench.results import RunDirectory, tally
+from igos_bench.status import look
+from igos_bench.table import make_table
 
 CONTEXT = multiprocessing.get_context("fork")
 CHUNKS = 7
@@ -289,3 +296,57 @@ def test_a_damaged_archive_costs_its_chunks_and_no_others(directory: RunDirector
     kinds = ("maps", "curves", "rows", "tally")
     assert [after[name] for name in kinds] == [before[name] for name in kinds] and not loose_ranges(directory)
     assert after["merged"][0] == before["merged"][0]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_mixture_gives_the_same_table(tmp_path: Path, seed: int) -> None:
+    """Ranges packed and not, some chunks of packed ones loose too, and files as an interrupted packing leaves them."""
+    draw = random.Random(seed)
+    areas = [None if draw.random() < 0.2 else (draw.random(), draw.random()) for _ in range(19)]
+    loose = leave_run(tmp_path / "loose", "igos", 28, areas)
+    mixed = leave_run(tmp_path / "mixed", "igos", 28, areas)
+    for chunk in range(10):
+        for run in (loose, mixed):
+            images = {"image_id": np.array([f"image{i}" for i in (2 * chunk, 2 * chunk + 1)])}
+            run.write_maps(chunk, {**images, "saliency_map": np.ones((2, 1, 2, 2), np.float32)})
+            points = np.zeros((2, 3), np.float32)
+            rows = packs.rows_of(run.records.read(chunk) or b"") or []
+            run.commit(chunk, {**images, "hits": np.arange(3), "deletion": points, "insertion": points}, rows)
+    pack(mixed, *draw.sample([0, 3, 6, 9], draw.randrange(1, 5)))
+    for chunk in draw.sample(range(10), 3):
+        for kind in draw.sample(["maps", "curves", "records"], 2):
+            shutil.copy2(getattr(loose, kind).loose(chunk), getattr(mixed, kind).loose(chunk))
+    (one,), (other,) = (read_cells(tmp_path / name, allow_partial=True) for name in ("loose", "mixed"))
+    pd.testing.assert_frame_equal(one.rows, other.rows)
+    assert (one.failures, one.requested) == (other.failures, other.requested)
+    pd.testing.assert_frame_equal(make_table([one]), make_table([other]))
+    assert [str(cell) for cell in look(tmp_path / "loose")] == [str(cell) for cell in look(tmp_path / "mixed")]
+    assert loose.merge().read_bytes() == mixed.merge().read_bytes() and loose.chunk_of() == mixed.chunk_of()
+    assert [list(chunk) for chunk in loose.results()] == [list(chunk) for chunk in mixed.results()]
+
+
+def test_a_damaged_archive_stops_a_table(directory: RunDirectory) -> None:
+    pack(directory)
+    path = directory.records.archive(3)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"3a,", b"9a,", 1))  # within the rows: their sum tells
+    directory.write_provenance({})
+    with pytest.raises(UserError, match=r"000003-000005.zip is damaged .* computes those chunks again and no others"):
+        _rows(directory.protocol_path, COLUMNS)
+    assert tally(directory.protocol_path).done == 11, "which reads no rows"
+    with pytest.warns(UserWarning, match=r"records/000003-000005.zip is missing or damaged"):
+        assert [chunk for chunk, _, rows in directory.scan() if rows] == [0, 1, 2, 6]
+
+
+def test_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # ranges as they are
+    directory = RunDirectory(tmp_path / "run", "paper-0123")
+    chunks = 50_000 // 10
+    archives = {files.archive(chunk) for files in _kinds(directory) for chunk in range(chunks)}
+    assert len(archives) == 100, "of a cell of 50,000 images, besides run.json and six others"
+    for chunk in range(250):
+        write_chunk(directory, chunk)
+    before = without_stamps(contents(directory))
+    pack(directory)
+    assert without_stamps(contents(directory)) == before
+    assert len([path for path in directory.path.rglob("*") if path.is_file()]) == 2 * 4 + 2
