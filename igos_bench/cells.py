@@ -16,8 +16,9 @@ import pandas as pd
 from .errors import UserError
 from .formats import COLUMNS, read_json, rows_of
 from .marks import marks_of_run
-from .results import RunDirectory, record_files, run_files
+from .results import RunDirectory, run_files
 from .rows import TEXTS, frame_of
+from .tally import record_files
 
 GROUP = ["model", "data", "protocol"]
 """What a table is of: only its cells are compared."""

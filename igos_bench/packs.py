@@ -4,9 +4,7 @@
     maps/000200-000399.zip      of chunks 200 to 399, packed
 
 A file system shared by many counts files, and 50,000 images in chunks of ten would leave 20,000. An archive is not
-compressed further and bears no date, so that the same chunks give the same bytes. Of arrays it has the very files. Of
-rows it has `rows.csv`, which is read at once, and `index.json`, which has for each chunk, in their order, how many
-bytes of it are its rows, when they were committed, and what they come to.
+compressed further and bears no date, so that the same chunks give the same bytes.
 
 A loose file wins over what an archive has of its chunk. So a chunk that is computed again is written loose, to be
 packed later; so a file of rows that has none withdraws those that are packed; and so nothing changes for a reader while
@@ -16,18 +14,15 @@ only then into the archive, to find in one what has just left the other.
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
-from zipfile import BadZipFile, ZipFile, ZipInfo
-
-from .formats import Row, csv_bytes, rows_of
+from zipfile import BadZipFile
 
 RANGE = 200
 """Chunks that are packed together: of 50,000 images, in tens, 25 archives of a kind, with up to 400 MB of maps each."""
@@ -141,117 +136,6 @@ class ChunkFiles(ABC):
         """What writes an archive of these chunks, each of which is read when its turn comes."""
 
 
-class ArrayFiles(ChunkFiles):
-    """Of arrays: an archive has each chunk's .npz, which is compressed and has sums of its own."""
-
-    def _directory(self, path: Path, stamp: Stamp | None) -> Mapping[int, Any]:
-        return _arrays(path, stamp)[1]
-
-    def _file(self, path: Path, chunk: int) -> File | None:
-        try:
-            archive, names = _arrays(path, file_stamp(path))
-            return File(archive.read(names[chunk]), (), packed={})
-        except DAMAGED:
-            return None
-
-    def together(self, chunks: Mapping[int, Source]) -> Callable[[IO[bytes]], None]:
-        """As they are."""
-
-        def write(file: IO[bytes]) -> None:
-            with ZipFile(file, "w") as archive:
-                for chunk in sorted(chunks):
-                    if found := chunks[chunk]():
-                        archive.writestr(ZipInfo(self.loose(chunk).name), found.content)
-
-        return write
-
-
-class RowFiles(ChunkFiles):
-    """Of rows: an archive has them all in one CSV."""
-
-    def __init__(self, folder: Path, columns: Sequence[str], summary: Callable[[list[Row]], Mapping[str, Any]]) -> None:
-        """`columns` are those of each file; `summary` makes of a chunk's rows what an archive is to say of it."""
-        super().__init__(folder, ".csv")
-        self.columns = columns
-        self.header = csv_bytes([], columns)
-        self.summary = summary
-
-    def stamp(self, chunk: int) -> Stamp | None:
-        """What changes whenever the chunk's rows are committed, and not when they are packed; None without a file."""
-        if stamp := file_stamp(self.loose(chunk)):
-            return stamp
-        packed = self.packed(chunk).get(chunk)
-        return tuple(packed["stamp"]) if packed else None
-
-    def files(self) -> Iterator[tuple[int, list[tuple[int, File]]]]:
-        """Range after range, its first chunk and the files of its chunks in their order; a damaged archive has none."""
-        for first, loose, is_archive in self._ranges():
-            yield first, sorted({**(self._unpacked(first) if is_archive else {}), **loose}.items())
-
-    def summaries(self) -> Iterator[Mapping[str, Any]]:
-        """The `summary` of every chunk; no archive's rows are read."""
-        for first, loose, is_archive in self._ranges():
-            yield from (self.summary(rows_of(file.content, self.columns) or []) for file in loose.values())
-            yield from (said for chunk, said in self.packed(first).items() if is_archive and chunk not in loose)
-
-    def state(self) -> list[tuple[str, Stamp | None]]:
-        """What changes with whatever is committed or packed."""
-        loose, archives = self.listed()
-        paths = [*map(self.loose, sorted(loose)), *map(self.archive, sorted(archives))]
-        return [(path.name, file_stamp(path)) for path in paths]
-
-    def _ranges(self) -> Iterator[tuple[int, dict[int, File], bool]]:
-        """Range after range, its first chunk, its loose files, and whether it has an archive too."""
-        chunks, archives = self.listed()
-        ranges: dict[int, list[int]] = {first: [] for first in archives}
-        for chunk in sorted(chunks):
-            ranges.setdefault(range_of(chunk)[0], []).append(chunk)
-        for first, listed in sorted(ranges.items()):
-            loose = {}
-            for chunk in listed:
-                try:
-                    loose[chunk] = read_file(self.loose(chunk))
-                except FileNotFoundError:  # it has been packed since
-                    archives.add(first)
-                except OSError:
-                    loose[chunk] = File(b"", ())
-            yield first, loose, first in archives
-
-    def _unpacked(self, chunk: int) -> Mapping[int, File]:
-        """Chunk -> what the archive of this chunk's range has of it; empty where it is not there, or damaged."""
-        path = self.archive(chunk)
-        try:
-            return _cut(path, file_stamp(path))
-        except DAMAGED:
-            return {}
-
-    def is_damaged(self, chunk: int) -> bool:
-        """Whether the archive is there and its rows cannot be read."""
-        return self.archive(chunk).exists() and not self._unpacked(chunk)
-
-    def _directory(self, path: Path, stamp: Stamp | None) -> Mapping[int, Any]:
-        return _index(path, stamp)
-
-    def _file(self, path: Path, chunk: int) -> File | None:
-        return self._unpacked(chunk).get(chunk)
-
-    def together(self, chunks: Mapping[int, Source]) -> Callable[[IO[bytes]], None]:
-        """In one, those alone that are whole."""
-
-        def write(file: IO[bytes]) -> None:
-            index: dict[int, Any] = {}
-            parts = [self.header]
-            for chunk in sorted(chunks):
-                if (found := chunks[chunk]()) and (rows := rows_of(found.content, self.columns)):
-                    parts.append(found.content.removeprefix(self.header))
-                    index[chunk] = {"bytes": len(parts[-1]), "stamp": found.stamp, **self.summary(rows)}
-            with ZipFile(file, "w") as archive:
-                archive.writestr(ZipInfo("rows.csv"), b"".join(parts))
-                archive.writestr(ZipInfo("index.json"), json.dumps(index))
-
-        return write
-
-
 def range_of(chunk: int) -> range:
     """The chunks that are packed together with this one, and it."""
     first = chunk - chunk % RANGE
@@ -277,32 +161,3 @@ def read_file(path: Path) -> File:
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         return File(file.read(), (status.st_ino, status.st_mtime_ns))
-
-
-# An archive is replaced, never changed: what was read of one holds as long as its stamp does.
-
-
-@lru_cache(maxsize=4)
-def _arrays(path: Path, stamp: Stamp | None) -> tuple[ZipFile, dict[int, str]]:
-    archive = ZipFile(path)
-    return archive, {int(name.partition(".")[0]): name for name in archive.namelist()}
-
-
-@lru_cache(maxsize=4)
-def _index(path: Path, stamp: Stamp | None) -> dict[int, Any]:
-    with ZipFile(path) as archive:
-        return {int(chunk): said for chunk, said in json.loads(archive.read("index.json")).items()}
-
-
-@lru_cache(maxsize=2)
-def _cut(path: Path, stamp: Stamp | None) -> dict[int, File]:
-    with ZipFile(path) as archive:
-        rows = archive.read("rows.csv")
-    header, index = rows[: rows.index(b"\n") + 1], _index(path, stamp)
-    start, found = len(header), {}
-    for chunk, said in index.items():
-        found[chunk] = File(header + rows[start : start + said["bytes"]], tuple(said["stamp"]), packed=said)
-        start += said["bytes"]
-    if start != len(rows):
-        raise BadZipFile("the index is of other rows")
-    return found

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: its key, its chunks, its records, its provenance. The only module that writes results.
+"""What a run leaves on disk: its key, its chunks, its records, its provenance. It and `packing` alone write results.
 
     results/runs/<model>/<data>/<method>/<resolution>/<map_key>/
         run.json                      what ran, on what
@@ -13,11 +13,13 @@
             records/000000.csv        its rows: the chunk is done when this file is there
             records.csv               all rows, made from records/
 
+In a run of `packs.RANGE` chunks or more `packing` puts the files of so many into one, such as maps/000000-000199.zip.
+
 Every file is written whole and renamed into its place, so that none is ever torn; a chunk's rows come last and commit
 it. Where one of a chunk's three files is damaged from outside, that chunk is computed again, and no other: so it is
-after a power cut too, since maps and curves are not flushed to the disk one by one (some 3 ms each). A chunk has files
-of its own, which only the process that holds its lease changes; `records.csv` is made anew from `records/`, so that a
-damaged one loses nothing.
+after a power cut too, since maps and curves are not flushed to the disk one by one (some 3 ms each). Of an archive that
+is damaged it is the chunks in it. A chunk has files of its own, which only the process that holds its lease changes;
+`records.csv` is made anew from `records/`, so that a damaged one loses nothing.
 """
 
 from __future__ import annotations
@@ -26,9 +28,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,9 +36,12 @@ import numpy as np
 
 from .atomic import Content, change, write_atomically, write_inside
 from .errors import UserError, cannot_write
-from .formats import COLUMNS, TIMING_COLUMNS, Row, arrays_of, by_id, csv_bytes, npz, ok_rows, read_json, rows_of
+from .formats import TIMING_COLUMNS, Row, arrays_of, by_id, csv_bytes, npz, ok_rows, read_json, rows_of
 from .lease import Lease, LeaseLostError
-from .packs import ArrayFiles, ChunkFiles, RowFiles, Stamp, range_name
+from .packed_arrays import ArrayFiles
+from .packed_rows import RowFiles
+from .packs import ChunkFiles, Stamp, range_name
+from .tally import record_files
 
 
 def short_key(content: Mapping[str, Any]) -> str:
@@ -53,47 +56,6 @@ def check_folder_name(key: str, name: str) -> None:
             f"{key}={name!r} becomes the name of a folder: write it in letters, digits, `_`, `-` and `.`, "
             "without a `.` or `-` in front"
         )
-
-
-@dataclass
-class Tally:
-    """What committed rows come to: how many are done, how many failed and why, and the seconds of those done."""
-
-    done: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-
-    def add(self, said: Mapping[str, Any]) -> None:
-        """Add what `summary` said of a chunk."""
-        self.done += said["done"]
-        self.failed.update(said["failed"])
-        self.seconds += said["seconds"]
-
-
-def summary(rows: list[Row]) -> dict[str, Any]:
-    """What the rows of a chunk come to."""
-    ok = ok_rows(rows)
-    return {
-        "done": len(ok),
-        "failed": Counter(row["error"] for row in rows if row["status"] != "ok"),
-        "seconds": sum(float(row["explain_seconds"] or 0) + float(row["score_seconds"] or 0) for row in ok),
-    }
-
-
-def tally(protocol_path: Path) -> Tally:
-    """Count the committed rows of a run under one protocol; a file that is damaged counts as not done.
-
-    Packed rows are not read: their archives say what they come to.
-    """
-    found = Tally()
-    for said in record_files(protocol_path).summaries():
-        found.add(said)
-    return found
-
-
-def record_files(protocol_path: Path) -> RowFiles:
-    """The rows of a run's chunks under one protocol."""
-    return RowFiles(protocol_path / "records", COLUMNS, summary)
 
 
 class RunDirectory:

@@ -17,7 +17,8 @@ from .counted import Counted, columns
 from .errors import UserError, one_line
 from .formats import read_json
 from .lease import Holder, Leases
-from .results import run_files, tally
+from .results import run_files
+from .tally import tally
 
 SHOWN = 5
 """Reasons of a cell, and logs, that are shown."""

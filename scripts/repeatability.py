@@ -215,9 +215,9 @@ def committed(directory: RunDirectory) -> list[Row]:
 
 
 def arrays(directory: RunDirectory) -> dict[str, bytes]:
-    """The files of maps and curves of a run."""
-    files = [*directory.path.glob("maps/*.npz"), *directory.protocol_path.glob("curves/*.npz")]
-    return {str(file.relative_to(directory.path)): file.read_bytes() for file in files}
+    """The maps and curves of a run's chunks, as files."""
+    kinds = {"maps": directory.maps, "curves": directory.curves}
+    return {f"{kind}/{chunk}": files.read(chunk) or b"" for kind, files in kinds.items() for chunk in files.chunks()}
 
 
 def timeless(row: Row) -> list[str]:

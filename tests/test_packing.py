@@ -26,12 +26,13 @@ from result_folders import leave_run
 from igos_bench import packs
 from igos_bench.cells import _rows, read_cells
 from igos_bench.errors import UserError
-from igos_bench.formats import COLUMNS, by_id
+from igos_bench.formats import COLUMNS, by_id, rows_of
 from igos_bench.lease import Leases
 from igos_bench.packing import _kinds, loose_ranges, pack_range
-from igos_bench.results import RunDirectory, tally
+from igos_bench.results import RunDirectory
 from igos_bench.status import look
 from igos_bench.table import make_table
+from igos_bench.tally import tally
 
 CONTEXT = multiprocessing.get_context("fork")
 CHUNKS = 7
@@ -82,7 +83,7 @@ def contents(directory: RunDirectory) -> dict[str, dict[int, bytes | None]]:
 
 
 def rows_as_objects(rows: Any) -> Any:
-    return packs.rows_of(rows) if isinstance(rows, bytes) else rows
+    return rows_of(rows) if isinstance(rows, bytes) else rows
 
 
 def pack(directory: RunDirectory, *firsts: int, seconds: float = 30) -> None:
@@ -310,7 +311,7 @@ def test_any_mixture_gives_the_same_table(tmp_path: Path, seed: int) -> None:
             images = {"image_id": np.array([f"image{i}" for i in (2 * chunk, 2 * chunk + 1)])}
             run.write_maps(chunk, {**images, "saliency_map": np.ones((2, 1, 2, 2), np.float32)})
             points = np.zeros((2, 3), np.float32)
-            rows = packs.rows_of(run.records.read(chunk) or b"") or []
+            rows = rows_of(run.records.read(chunk) or b"") or []
             run.commit(chunk, {**images, "hits": np.arange(3), "deletion": points, "insertion": points}, rows)
     pack(mixed, *draw.sample([0, 3, 6, 9], draw.randrange(1, 5)))
     for chunk in draw.sample(range(10), 3):
