@@ -90,7 +90,8 @@ def read_cells(results_dir: Path, *, allow_partial: bool = False, columns: Seque
     Args:
         results_dir: The results folder.
         allow_partial: Take cells that are incomplete.
-        columns: Which of records.csv `Cell.rows` are to have: of millions of rows, all do not fit into memory.
+        columns: Which of records.csv `Cell.rows` are to have: of millions of rows, all do not fit into memory. Without
+            `image_id` they are numbered.
 
     Raises:
         UserError: There are no runs; a file of one is damaged; or, without `allow_partial`, a cell is incomplete.
@@ -175,7 +176,7 @@ def _cells_of_run(path: Path, columns: Sequence[str] = COLUMNS) -> Iterator[Cell
             run_key=run["map_key"],
             settings={**settings_of(run["config"], protocol), **hashes},
             requested=run["requested"] if asked is None else len(asked),
-            rows=rows.loc[is_ok, [key for key in rows.columns if key in columns]],
+            rows=_chosen(rows[is_ok], columns),
             directory=RunDirectory(path.parent, folder.name),
             code=code,
             failures={str(i): str(why) for i, why in rows.loc[~is_ok, "error"].items()},
@@ -199,6 +200,12 @@ def _rows(folder: Path, columns: Sequence[str]) -> pd.DataFrame:
             )
     wanted = [key for key in COLUMNS if key in TEXTS or key in columns]
     return frame_of(parts, wanted).set_index("image_id")
+
+
+def _chosen(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """These columns, of which the index may be one."""
+    chosen = rows[[key for key in rows.columns if key in columns]]
+    return chosen if "image_id" in columns else chosen.reset_index(drop=True)
 
 
 def _flat(prefix: str, content: Mapping[str, Any]) -> dict[str, str]:

@@ -288,7 +288,8 @@ def _read(command: str, words: list[str]) -> int:
     if allow_partial not in ("true", "false"):
         raise UserError(f"allow_partial={allow_partial}: write true or false")
     results_dir = Path(options["results_dir"])
-    cells = read_cells(results_dir, allow_partial=allow_partial == "true", columns=MEANS)
+    columns = MEANS if command == "table" else ("image_id", *MEANS)  # which images they are, a table does not ask
+    cells = read_cells(results_dir, allow_partial=allow_partial == "true", columns=columns)
     partial = sum(not cell.complete for cell in cells)
     written = _write_table(cells, results_dir) if command == "table" else _write_comparison(cells, results_dir)
     say(f"\nwritten to {', '.join(map(str, written))}")
