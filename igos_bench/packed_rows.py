@@ -26,6 +26,7 @@ class RowFiles(ChunkFiles):
         super().__init__(folder, ".csv")
         self.columns = columns
         self.header = csv_bytes([], columns)
+        self._keys = frozenset({"bytes", "stamp", *summary([])})
         self.summary = summary
 
     def stamp(self, chunk: int) -> Stamp | None:
@@ -73,7 +74,7 @@ class RowFiles(ChunkFiles):
         """Chunk -> what the archive of this chunk's range has of it; empty where it is not there, or damaged."""
         path = self.archive(chunk)
         try:
-            return _cut(path, file_stamp(path))
+            return _cut(path, file_stamp(path), self._keys)
         except DAMAGED:
             return {}
 
@@ -82,7 +83,7 @@ class RowFiles(ChunkFiles):
         return self.archive(chunk).exists() and not self._unpacked(chunk)
 
     def _directory(self, path: Path, stamp: Stamp | None) -> Mapping[int, Any]:
-        return _index(path, stamp)
+        return _index(path, stamp, self._keys)
 
     def _file(self, path: Path, chunk: int) -> File | None:
         return self._unpacked(chunk).get(chunk)
@@ -108,16 +109,19 @@ class RowFiles(ChunkFiles):
 
 
 @lru_cache(maxsize=4)
-def _index(path: Path, stamp: Stamp | None) -> dict[int, Any]:
+def _index(path: Path, stamp: Stamp | None, keys: frozenset[str]) -> dict[int, Any]:
     with ZipFile(path) as archive:
-        return {int(chunk): said for chunk, said in json.loads(archive.read("index.json")).items()}
+        found = {int(chunk): said for chunk, said in json.loads(archive.read("index.json")).items()}
+    if not all(said.keys() >= keys for said in found.values()):
+        raise BadZipFile("the index is of other rows")
+    return found
 
 
 @lru_cache(maxsize=2)
-def _cut(path: Path, stamp: Stamp | None) -> dict[int, File]:
+def _cut(path: Path, stamp: Stamp | None, keys: frozenset[str]) -> dict[int, File]:
     with ZipFile(path) as archive:
         rows = archive.read("rows.csv")
-    header, index = rows[: rows.index(b"\n") + 1], _index(path, stamp)
+    header, index = rows[: rows.index(b"\n") + 1], _index(path, stamp, keys)
     start, found = len(header), {}
     for chunk, said in index.items():
         found[chunk] = File(header + rows[start : start + said["bytes"]], tuple(said["stamp"]), packed=said)

@@ -30,7 +30,10 @@ RANGE = 200
 Stamp = tuple[int, ...]
 """Inode and time of a file."""
 
-DAMAGED = (OSError, BadZipFile, EOFError, ValueError, KeyError, TypeError, RuntimeError, zlib.error, struct.error)
+DAMAGED = (
+    *(OSError, BadZipFile, EOFError, RuntimeError, zlib.error, struct.error),
+    *(ValueError, KeyError, TypeError, AttributeError),
+)
 """What reading an archive raises that is not there, torn or made up."""
 
 

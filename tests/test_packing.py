@@ -5,6 +5,7 @@ The processes are real ones; an audit hook counts the calls that change the disk
 
 from __future__ import annotations
 
+import io
 import itertools
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -269,10 +271,19 @@ def test_a_stamp_outlives_packing_and_not_a_commit(directory: RunDirectory) -> N
     assert directory.stamp(0) not in (None, before[0])
 
 
+def made_up(members: dict[str, str]) -> bytes:
+    content = io.BytesIO()
+    with ZipFile(content, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return content.getvalue()
+
+
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "cut off": lambda content: content[:-30],
     "empty": lambda _content: b"",
     "something else": lambda _content: b"PK" * 1000,
+    "other members": lambda _content: made_up({"rows.csv": "", "index.json": '{"3": {"bytes": 0}}', "a.npz": ""}),
 }
 
 
