@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .atomic import write_atomically
-from .cells import GROUP, Cell, read_cells
+from .cells import GROUP, MEANS, Cell, read_cells
 from .composing import parse
 from .errors import UserError, unknown
 from .table import make_table
@@ -68,7 +68,7 @@ def draw(words: Sequence[str]) -> list[Path]:
     if find_spec("matplotlib") is None:
         raise UserError("figures are drawn by matplotlib, which is not installed: pip install igos-bench[report]")
     results_dir = Path(asked.results_dir)
-    table = make_table(chosen(read_cells(results_dir, allow_partial=asked.allow_partial), asked))
+    table = make_table(chosen(read_cells(results_dir, allow_partial=asked.allow_partial, columns=MEANS), asked))
     if asked.kind == "time" and not (table["explain_seconds"] > 0).any():
         raise UserError("no cell has seconds: their maps were made elsewhere; kind=scatter draws their areas")
 

@@ -13,9 +13,9 @@ import numpy as np
 from ..atomic import write_atomically
 from ..cells import GROUP, Cell
 from ..errors import ImageError
+from ..formats import read_json
 from ..layout import KINDS, title
 from ..perturb import Baseline
-from ..results import read_json
 from ..source import ImageSource
 from .classes import NAMED, class_names
 from .photographs import Photographs
