@@ -19,6 +19,6 @@ def class_names() -> dict[int, str]:
 
 
 def class_title(index: float, layout: str) -> str:
-    """A class as it stands in print: by its name where the layout of the data is one of ImageNet's, else by its number."""
+    """A class in print: its name where the layout of the data is one of ImageNet's, else its number."""
     name = class_names().get(int(index)) if layout in NAMED else None
     return name or f"class {index:.0f}"

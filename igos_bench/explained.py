@@ -1,4 +1,4 @@
-"""One image in one cell, from what its run has stored: its map and curves, and the pictures that the metric looked at."""
+"""One image in one cell, as its run has stored it: map and curves, and the pictures that the metric looked at."""
 
 from __future__ import annotations
 
@@ -65,10 +65,7 @@ class Explained:
         return int(np.abs(self.curve.shares - fraction).argmin())
 
     def perturbed(self, kind: str, step: int) -> Tensor:
-        """What the network saw at a step of the curve of `deletion` or `insertion`, (3, 224, 224), from the very values.
-
-        An element that is hit at step s belongs to every picture from step s on, as `metrics.deletion_insertion` has it.
-        """
+        """What the network saw at a step of the `deletion` or `insertion` curve, (3, 224, 224), as the metric has it."""
         assert self.photograph is not None and self.baselines is not None and self.steps is not None
         ends = (self.photograph, self.baselines[kind])
         background, foreground = ends if kind == "deletion" else ends[::-1]
@@ -80,7 +77,8 @@ def explained(cell: Cell, image_id: str) -> Explained:
     """Read what there is of an image that is done in a cell."""
     run = cell.directory.read_provenance() or {}
     protocol = read_json(cell.directory.protocol_path / "protocol.json") or {}
-    row, stored = cell.rows.loc[image_id], StoredCell(cell)
+    row: Any = cell.rows.loc[image_id]
+    stored = StoredCell(cell)
     troubles: dict[str, str] = {}
     photograph = _photograph(run, image_id, troubles)
     saliency_map, curve = stored.saliency_map(image_id), stored.curve(image_id)

@@ -10,6 +10,7 @@ import numpy as np
 from .cells import Cell
 from .results import by_id, read_csv
 
+
 @dataclass(frozen=True)
 class Curve:
     """Of one image: `hits` (n + 1,) ranked elements at each point, `deletion` and `insertion` (n + 1,) there."""
