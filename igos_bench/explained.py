@@ -53,19 +53,13 @@ class Explained:
     heat: np.ndarray | None
     troubles: Mapping[str, str]
 
-    def upsampled_heat(self) -> np.ndarray | None:
-        """`heat` at the photograph's size, (224, 224), as the metric upsamples masks."""
-        if self.heat is None:
-            return None
-        return upsample(torch.from_numpy(self.heat)[None, None], INPUT_SIZE)[0, 0].numpy()
-
     def nearest_step(self, fraction: float) -> int:
         """The step of the curves at which the share of hit elements is nearest to `fraction`, the earlier of two."""
         assert self.curve is not None
         return int(np.abs(self.curve.shares - fraction).argmin())
 
     def perturbed(self, kind: str, step: int) -> Tensor:
-        """What the network saw at a step of the `deletion` or `insertion` curve, (3, 224, 224), as the metric has it."""
+        """What the network saw at a step of the curve of `deletion` or `insertion`, (3, 224, 224)."""
         assert self.photograph is not None and self.baselines is not None and self.steps is not None
         ends = (self.photograph, self.baselines[kind])
         background, foreground = ends if kind == "deletion" else ends[::-1]

@@ -11,11 +11,16 @@ from matplotlib.lines import Line2D
 
 from ..explained import Explained
 from ..layout import KINDS
-from .pictures import COLOURS, about, head, heatmap, notes, pixels, show, tight
+from .pictures import COLOURS, about, head, heatmap, height_of, height_of_notes, notes, panel, pixels, show, write_notes
 from .style import DELETION, INSERTION
 
-NARROWEST = 0.95  # inches of a column, for its curves to be read
 LINES = dict(zip(KINDS, (DELETION, INSERTION), strict=True))
+
+# Inches.
+NARROWEST = 0.85  # column, for its curves to be read
+EDGE, GAP = 0.04, 0.1
+NAMES_LEFT, NAMES_BELOW = 0.42, 0.36  # of a curve's axes
+AREAS = 0.22  # the areas above them
 
 
 def curves(shown: Sequence[Explained], width: float) -> Figure:
@@ -25,67 +30,75 @@ def curves(shown: Sequence[Explained], width: float) -> Figure:
         shown: The image in each of its cells.
         width: In inches.
     """
-    count = len(shown) + 1
-    bands = -(-count // max(2, int(width // NARROWEST)))
-    across = -(-count // bands)
-    inches = width / across
-    figure = Figure((width, bands * (1.9 * inches + 0.65)), layout=tight())
-    panels = figure.subplots(2 * bands, across, squeeze=False, height_ratios=[1, 0.85] * bands)
-    pairs = [
-        (panels[2 * (i // across), i % across], panels[2 * (i // across) + 1, i % across])
-        for i in range(bands * across)
-    ]
-    for pair in pairs[count:]:
-        for axes in pair:
-            axes.set_axis_off()
-    _photograph(*pairs[0], shown[0])
-    for i, (one, (above, below)) in enumerate(zip(shown, pairs[1:], strict=False), 1):
-        show(above, heatmap(one), one.troubles.get("heat", ""))
-        above.set_title(head(one, max(8, int(18 * inches))), fontsize=7)
-        _curves(below, one, is_first=i == 1 or i % across == 0)
-    if below := notes(shown, width):
-        figure.supxlabel(below, fontsize=6)
+    room = width - 2 * EDGE - NAMES_LEFT
+    bands = -(-len(shown) // max(1, int((room + GAP) / (NARROWEST + GAP)) - 1))
+    across = -(-len(shown) // bands)
+    inches = (room - (across - 1) * GAP) / (across + 1)
+    high = min(0.8 * inches, 1.4)  # curves
+    letters = int(18 * inches)
+    heads = [about(shown[0], letters), *(head(one, letters) for one in shown)]
+    top, below = height_of(heads), notes(shown, width)
+    band = top + inches + AREAS + high + NAMES_BELOW
+    figure = Figure((width, bands * band + height_of_notes(below)))
+
+    photograph = panel(figure, EDGE, top, inches, inches)
+    pixels_of = None if shown[0].photograph is None else pixels(shown[0].photograph)
+    show(photograph, pixels_of, shown[0].troubles.get("photograph", ""))
+    photograph.set_title(heads[0], fontsize=7)
+    _legend(panel(figure, EDGE, top + inches + AREAS, inches, 0.3), panel(figure, EDGE, band - 0.52, inches, 0.09))
+    for i, (one, text) in enumerate(zip(shown, heads[1:], strict=True)):
+        left = EDGE + inches + NAMES_LEFT + (i % across) * (inches + GAP)
+        upper = top + (i // across) * band
+        picture = panel(figure, left, upper, inches, inches)
+        show(picture, heatmap(one), one.troubles.get("heat", ""))
+        picture.set_title(text, fontsize=7)
+        _curves(panel(figure, left, upper + inches + AREAS, inches, high), one, is_first=i % across == 0)
+    write_notes(figure, below)
     return figure
 
 
-def _photograph(above: Axes, below: Axes, one: Explained) -> None:
-    """The photograph with its class, and below it what the lines, numbers and colours of the others mean."""
-    show(above, None if one.photograph is None else pixels(one.photograph), one.troubles.get("photograph", ""))
-    above.set_title(about(one), fontsize=7)
-    below.set_axis_off()
-    lines = [Line2D([], [], color=colour, label=f"{kind.capitalize()}, area") for kind, colour in LINES.items()]
-    below.legend(
-        handles=lines,
+def _legend(lines: Axes, scale: Axes) -> None:
+    """What the lines, the numbers above them and the colours mean."""
+    lines.set_axis_off()
+    lines.legend(
+        handles=[Line2D([], [], color=colour, label=f"{kind.capitalize()}, area") for kind, colour in LINES.items()],
         loc="upper left",
         bbox_to_anchor=(0, 1),
         borderaxespad=0,
         borderpad=0,
         handlelength=1,
         labelcolor="linecolor",
+        fontsize=6,
     )
-    scale = below.inset_axes((0, 0.3, 1, 0.1))
     scale.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=COLOURS)
-    scale.set_xticks([0, 255], ["least", "most"])
-    low, high = scale.get_xticklabels()
-    low.set_horizontalalignment("left")
-    high.set_horizontalalignment("right")
+    scale.set_xticks([0, 255], ["median", "most"], fontsize=6)
     scale.set_yticks([])
     scale.spines[:].set_visible(False)
-    scale.tick_params(length=0, pad=2, labelsize=6)
-    scale.set_title("Evidence", fontsize=6.5, loc="left", pad=2)
+    scale.tick_params(length=0, pad=2)
+    scale.set_title("Evidence", fontsize=6, loc="left", pad=2)
+    _within(scale)
 
 
 def _curves(axes: Axes, one: Explained, *, is_first: bool) -> None:
     """Probability over the share of pixels; all have the same axes, and the first of a band their names."""
-    axes.set(xlim=(0, 100), ylim=(0, 1), xlabel="Pixels (%)")
+    axes.set(xlim=(0, 100), ylim=(0, 1))
+    axes.set_xlabel("Pixels (%)", labelpad=1)
     axes.set_xticks([0, 50, 100])
-    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"] if is_first else [])
-    axes.tick_params(labelsize=6, length=2)
+    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"] if is_first else [""] * 3)
+    axes.tick_params(labelsize=6, length=2, pad=2)
+    _within(axes)
     if is_first:
-        axes.set_ylabel("Probability")
+        axes.set_ylabel("Probability", labelpad=2)
     if one.curve is None:
-        axes.text(50, 0.5, "curves\nmissing", fontsize=5.5, ha="center", va="center")
+        axes.text(50, 0.5, "curves missing\nor damaged", fontsize=5.5, ha="center", va="center")
     for (kind, colour), side in zip(LINES.items(), ("left", "right"), strict=True):
         axes.set_title(f"{one.areas[kind]:.3f}", loc=side, color=colour, fontsize=6.5, pad=3)  # type: ignore[arg-type]
         if one.curve is not None:
             axes.plot(100 * one.curve.shares, getattr(one.curve, kind), color=colour, linewidth=1, clip_on=False)
+
+
+def _within(axes: Axes) -> None:
+    """Keep the outer labels from reaching beyond the axes, into those of the neighbours."""
+    first, *_, last = axes.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")

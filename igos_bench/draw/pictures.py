@@ -1,4 +1,4 @@
-"""Parts of figures of images: photographs, heatmaps over them, and what is written about them."""
+"""Parts of figures of images: where they stand, photographs, heatmaps over them, and what is written about them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from textwrap import fill
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..config import INPUT_SIZE
 from ..explained import Explained
 from ..layout import title
 from ..marks import footnotes, signs
+from ..perturb import upsample
 
-OPACITY = 0.75
-"""Of the hottest element; the colder, the less it covers, as in the report."""
-COLOURS = "viridis"  # even in lightness, and for the colour-blind
+COLOURS = "inferno"  # even in lightness, and for the colour-blind; bright on a grey photograph
+LINE = 0.125  # inches of a line of text in a title
+PAD = 0.07  # inches between a title and its picture
 
 
-def tight() -> ConstrainedLayoutEngine:
-    """Panels with little between them."""
-    return ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+def panel(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes at a place in inches from the figure's upper left corner."""
+    wide, high = figure.get_size_inches()
+    return figure.add_axes((left / wide, 1 - (top + height) / high, width / wide, height / high))
 
 
 def pixels(image: Tensor) -> np.ndarray:
@@ -31,36 +35,45 @@ def pixels(image: Tensor) -> np.ndarray:
 
 
 def heatmap(one: Explained) -> np.ndarray | None:
-    """The heat over the photograph, (224, 224, 3) in [0, 1], or alone where that is missing; None without heat."""
-    heat = one.upsampled_heat()
-    if heat is None:
+    """The heat over the photograph in grey, (224, 224, 3) in [0, 1], or alone where that is missing; None without heat.
+
+    Colours go from the map's median to its hottest step, for signed maps too, and cover the more the hotter they are.
+    """
+    if one.heat is None:
         return None
-    colours = np.asarray(matplotlib.colormaps[COLOURS](heat))[..., :3]
+    median, most = np.median(one.heat), one.heat.max()
+    shown = ((one.heat - median) / max(most - median, 1e-30)).clip(0, 1).astype(np.float32)
+    heat = upsample(torch.from_numpy(shown)[None, None], INPUT_SIZE)[0, 0].numpy()[..., None]
+    colours = np.asarray(matplotlib.colormaps[COLOURS](heat[..., 0]))[..., :3]
     if one.photograph is None:
         return colours
-    share = OPACITY ** (4 - 3 * heat[..., None])
-    photograph = one.photograph.permute(1, 2, 0).numpy()  # (3, H, W) -> (H, W, 3)
-    return np.asarray(photograph + (colours - photograph) * share)
+    red, green, blue = one.photograph.numpy()
+    grey = (0.299 * red + 0.587 * green + 0.114 * blue)[..., None]
+    return np.asarray(grey + (colours - grey) * 0.85 * np.sqrt(heat))
 
 
-def show(axes: Axes, picture: np.ndarray | None, missing: str) -> None:
+def show(axes: Axes, picture: np.ndarray | None, missing: str = "") -> None:
     """Show a picture without axes, or say in its place why there is none."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(picture is None)
-    axes.set_aspect("equal")
     if picture is not None:
         axes.imshow(picture)
         return
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    inches = axes.figure.get_figure(root=True).get_size_inches()[0] / max(1, _columns(axes))
-    axes.text(0.5, 0.5, fill(missing, max(10, int(16 * inches))), fontsize=5.5, ha="center", va="center")
+    figure = axes.figure.get_figure(root=True)
+    inches = axes.get_position().width * figure.get_size_inches()[0]
+    axes.text(0.5, 0.5, fill(missing, int(22 * inches)), fontsize=5.5, ha="center", va="center", clip_on=True)
 
 
-def about(one: Explained) -> str:
+def about(one: Explained, width: int) -> str:
     """The class that was explained and its probability on the photograph, and its label where that is another."""
-    label = f"\n(label: {one.label})" if one.label else ""
-    return f"{one.target}, {one.probability:.3f}{label}"
+    label = [fill(f"(label: {one.label})", width)] if one.label else []
+    return "\n".join([said(one, one.probability, width), *label])
+
+
+def said(one: Explained, probability: float, width: int) -> str:
+    """The class that was explained and a probability of it, in lines of at most `width` letters."""
+    return fill(f"{one.target}, {probability:.3f}", width)
 
 
 def head(one: Explained, width: int) -> str:
@@ -70,11 +83,22 @@ def head(one: Explained, width: int) -> str:
     return f"{fill(title(cell.label), width)}\n{size}{signs(' '.join(cell.code))}"
 
 
+def height_of(texts: Sequence[str]) -> float:
+    """Inches that titles with these texts take, which stand side by side."""
+    return PAD + LINE * max(text.count("\n") + 1 for text in texts)
+
+
 def notes(shown: Sequence[Explained], width: float) -> str:
     """What the signs in heads mean, in lines for a figure of so many inches; empty where there are none."""
     return "\n".join(fill(note, int(22 * width)) for note in footnotes(" ".join(one.cell.code) for one in shown))
 
 
-def _columns(axes: Axes) -> int:
-    place = axes.get_subplotspec()
-    return place.get_gridspec().ncols if place else 1
+def write_notes(figure: Figure, text: str) -> None:
+    """Write them at the figure's lower edge."""
+    if text:
+        figure.text(0.5, 0.02 / figure.get_size_inches()[1], text, fontsize=6, ha="center", va="bottom")
+
+
+def height_of_notes(text: str) -> float:
+    """Inches that they take."""
+    return 0.11 * (text.count("\n") + 1) + 0.05 if text else 0.0
