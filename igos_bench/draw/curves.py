@@ -17,9 +17,9 @@ from .style import DELETION, INSERTION
 LINES = dict(zip(KINDS, (DELETION, INSERTION), strict=True))
 
 # Inches.
-NARROWEST = 0.85  # column, for its curves to be read
+NARROWEST = 0.8  # column, for its curves to be read
 EDGE, GAP = 0.04, 0.1
-NAMES_LEFT, NAMES_BELOW = 0.42, 0.36  # of a curve's axes
+NAMES_LEFT, NAMES_BELOW = 0.42, 0.33  # of a curve's axes
 AREAS = 0.22  # the areas above them
 
 
@@ -45,7 +45,7 @@ def curves(shown: Sequence[Explained], width: float) -> Figure:
     pixels_of = None if shown[0].photograph is None else pixels(shown[0].photograph)
     show(photograph, pixels_of, shown[0].troubles.get("photograph", ""))
     photograph.set_title(heads[0], fontsize=7)
-    _legend(panel(figure, EDGE, top + inches + AREAS, inches, 0.3), panel(figure, EDGE, band - 0.52, inches, 0.09))
+    _legend(panel(figure, EDGE, top + inches + AREAS, inches, 0.3), panel(figure, EDGE, band - 0.49, inches, 0.09))
     for i, (one, text) in enumerate(zip(shown, heads[1:], strict=True)):
         left = EDGE + inches + NAMES_LEFT + (i % across) * (inches + GAP)
         upper = top + (i // across) * band

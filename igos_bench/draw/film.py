@@ -17,9 +17,11 @@ from .pictures import about, head, panel, pixels, show
 
 DPI = 100
 # Pixels. Pictures stand at their own size, so that nothing is blurred between the metric's pixels and the screen's.
-EDGE, TOP, HEIGHT = 16, 76, 540
+EDGE, TOP, HEIGHT = 16, 64, 528
 LEFTS = dict(zip(KINDS, (EDGE, 2 * EDGE + INPUT_SIZE), strict=True))
 WIDTH = 3 * EDGE + 2 * INPUT_SIZE
+PHOTOGRAPHS = slice(TOP, TOP + INPUT_SIZE)
+"""The rows of a frame that they are in."""
 
 
 def film(one: Explained, steps: Sequence[int]) -> Iterator[np.ndarray]:

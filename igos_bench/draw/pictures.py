@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -18,7 +19,8 @@ from ..layout import title
 from ..marks import footnotes, signs
 from ..perturb import upsample
 
-COLOURS = "inferno"  # even in lightness, and for the colour-blind; bright on a grey photograph
+# Even in lightness, and for the colour-blind, and bright on a grey photograph: inferno without its black.
+COLOURS = ListedColormap(matplotlib.colormaps["inferno"](np.linspace(0.25, 1, 256)))
 LINE = 0.125  # inches of a line of text in a title
 PAD = 0.07  # inches between a title and its picture
 
@@ -44,7 +46,7 @@ def heatmap(one: Explained) -> np.ndarray | None:
     median, most = np.median(one.heat), one.heat.max()
     shown = ((one.heat - median) / max(most - median, 1e-30)).clip(0, 1).astype(np.float32)
     heat = upsample(torch.from_numpy(shown)[None, None], INPUT_SIZE)[0, 0].numpy()[..., None]
-    colours = np.asarray(matplotlib.colormaps[COLOURS](heat[..., 0]))[..., :3]
+    colours = np.asarray(COLOURS(heat[..., 0]))[..., :3]
     if one.photograph is None:
         return colours
     red, green, blue = one.photograph.numpy()
