@@ -32,7 +32,7 @@ def gif(frames: Sequence[np.ndarray], photographs: slice) -> bytes:
     palette, noise = _palette(frames, photographs), _noise(frames[0].shape, photographs)
     images = []
     for frame in frames:
-        noisy = (frame + noise).clip(0, 255).astype(np.uint8)
+        noisy = (frame + noise).round().clip(0, 255).astype(np.uint8)
         images.append(Image.fromarray(noisy).quantize(palette=palette, dither=Image.Dither.NONE))
     durations = [FIRST, *[FRAME] * (len(frames) - 2), LAST]
     buffer = io.BytesIO()
