@@ -16,6 +16,7 @@ from .errors import ImageError, UserError
 from .evaluate import Evaluator
 from .foreign import MapFolder
 from .metrics import deletion_insertion, is_constant
+from .perturb import Baselines
 from .prepare import Run
 from .results import Row, by_id
 
@@ -67,8 +68,9 @@ def _batch(
     config, method = run.config, run.method
     images = torch.stack([image for _, image in good]).to(run.device)
     evaluate.check(images)
-    for baseline in {run.protocol.deletion_baseline, run.protocol.insertion_baseline}:
-        evaluate.check(baseline(images))
+    baselines = Baselines(images)
+    for baseline in dict.fromkeys((run.protocol.deletion_baseline, run.protocol.insertion_baseline)):
+        evaluate.check(baselines[baseline])
     logits = evaluate.logits(images)
     targets = logits.argmax(1)
     before = (evaluate.forwards, evaluate.backwards)
@@ -79,7 +81,7 @@ def _batch(
             evaluate,
             images,
             targets,
-            baselines=method.baseline(images),
+            baselines=baselines[method.baseline],
             resolution=config.resolution,
             generators=[generator(config.seed, method.name, source.image_id) for source, _ in good],
             run_generator=generator(config.seed, method.name),
@@ -94,7 +96,7 @@ def _batch(
         raise ImageError(f"{method.name} gave a saliency map with {bad:,} of {maps.numel():,} values NaN or infinite")
     explain_seconds = clock.lap()
     passes = (evaluate.forwards - before[0], evaluate.backwards - before[1])
-    curves = deletion_insertion(evaluate, run.protocol, images, targets, maps)
+    curves = deletion_insertion(evaluate, run.protocol, images, targets, maps, baselines)
     score_seconds = clock.lap()
     count = len(good)
     results = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,7 @@ from .config import Precision
 from .errors import ImageError
 from .fast import FastNetwork
 from .network import Normalised
+from .precision import allow_tf32, autocast
 
 Build = Callable[[slice], Tensor]
 """Makes the inputs `rows` of a long list when they are needed, so that the list is never held in memory."""
@@ -222,6 +223,7 @@ class Evaluator:
                 raise
         half = (count + 1) // 2
         self.batch_size = min(self.batch_size, half)
+        self.notes[f"micro-batch cut to {half}: out of memory"] += 1
         warnings.warn(f"out of memory at a micro-batch of {count}: going on with {half}", stacklevel=2)
         if inputs[0].device.type == "cuda":
             torch.cuda.empty_cache()
@@ -232,23 +234,6 @@ class Evaluator:
         """Count forward passes of so many inputs, and as many backward; for methods that run `network` themselves."""
         self.forwards += inputs
         self.backwards += inputs if backward else 0
-
-
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """What the forward pass runs under."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision is Precision.bf16 else nullcontext()
-
-
-@contextmanager
-def allow_tf32(precision: Precision) -> Iterator[None]:
-    """What forward and backward pass run under: torch's own switches, which hold for everything else on the device."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    allowed = (True, True) if precision is Precision.tf32 else before
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 NO_MEMORY = (

@@ -16,9 +16,11 @@ from .errors import first_line
 from .fold import fold_batch_norms
 from .leading import keep_in_float32, leading_convolutions
 from .network import Normalised
+from .precision import autocast
 
 LOGIT_TOLERANCE = 1e-4  # times max(1, the image's largest |logit|): rounding is of the scale of what is summed
 GRADIENT_TOLERANCE = 0.05  # of the gradient's norm: rounding moves activations over the kinks of ReLUs, 0.006 was seen
+BF16_TOLERANCE = 4  # times what plain autocast does, on top: twice that was seen, of logits
 
 
 class _Scaled(Normalised):
@@ -88,15 +90,16 @@ def speed_up(
 
     Returns:
         It, on the device, and whether batch norms were folded in it. It is checked against `network`: logits within
-        1e-4 of the largest, the gradient within 5 % of its norm. Where it fails it is left out, with a warning.
+        1e-4 of the largest, the gradient within 5 % of its norm; in bf16 within four times what plain autocast does to
+        each, beyond that. Where it fails it is left out, with a warning.
     """
     try:
-        fast, folded = _built(network, device, Precision.fp32, layers)
-        if fast is not network and (fault := _fault(network, fast)):
-            warnings.warn(f"the network is left as it is: made faster, {fault}", stacklevel=3)
-            fast, folded = network, False
-        elif fast is not network and precision is Precision.bf16:
-            fast, folded = _built(network, device, precision, layers)
+        for made_for in dict.fromkeys((Precision.fp32, precision)):
+            fast, folded = _built(network, device, made_for, layers)
+            if fast is not network and (fault := _fault(network, fast, made_for)):
+                warnings.warn(f"the network is left as it is: made faster, {fault}", stacklevel=3)
+                fast, folded = network, False
+                break
     except Exception as error:  # torch.fx meets arbitrary Python
         reason = f"batch norm is not folded: the network cannot be traced ({first_line(error)})"
         warnings.warn(reason, stacklevel=3)
@@ -113,28 +116,41 @@ def _built(
     fused = fuse.fuse(body, dtype, leading) if device.type == "cpu" and onednn.is_available(dtype) else 0
     if not fused:
         keep_in_float32(body, leading)
-    return (FastNetwork(body, network) if folded or fused else network), folded > 0
+    return (FastNetwork(body, network) if folded or fused or leading else network), folded > 0
 
 
-def _fault(network: nn.Module, fast: nn.Module) -> str | None:
+def _fault(network: nn.Module, fast: nn.Module, precision: Precision) -> str | None:
     """What is wrong with the fast network on random images; None where nothing is."""
     images = torch.rand(2, 3, INPUT_SIZE, INPUT_SIZE, generator=torch.Generator().manual_seed(0))
-    logits, slope = _logits_and_slope(network, images)
-    others, other_slope = _logits_and_slope(fast, images.to(memory_format=torch.channels_last))
-    scale = logits.abs().amax(1, keepdim=True).clamp(min=1)
-    moved = float(((others - logits).abs() / scale).max())
-    if not moved <= LOGIT_TOLERANCE:
-        return f"its logits move by {moved:.2g}"
-    turned = float((other_slope - slope).norm() / slope.norm().clamp(min=torch.finfo(slope.dtype).tiny))
-    if not turned <= GRADIENT_TOLERANCE:
-        return f"its gradient moves by {turned:.2g} of its norm"
+    exact = _logits_and_slope(network, images, Precision.fp32)
+    found = _distances(exact, _logits_and_slope(fast, images.to(memory_format=torch.channels_last), precision))
+    allowed = [LOGIT_TOLERANCE, GRADIENT_TOLERANCE]
+    if precision is Precision.bf16:
+        usual = _distances(exact, _logits_and_slope(network, images, precision))
+        allowed = [tolerance + BF16_TOLERANCE * far for tolerance, far in zip(allowed, usual, strict=True)]
+    said = ("its logits move by {:.2g}", "its gradient moves by {:.2g} of its norm")
+    for far, most, words in zip(found, allowed, said, strict=True):
+        if not far <= most:
+            return words.format(far) + (" in bfloat16" if precision is Precision.bf16 else "")
     return None
 
 
-def _logits_and_slope(network: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
+def _distances(exact: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    """How far logits are, of the scale of the image's largest one, and gradients, of their norm."""
+    (logits, slope), (others, other_slope) = exact, found
+    scale = logits.abs().amax(1, keepdim=True).clamp(min=1)
+    moved = ((others - logits).abs() / scale).max()
+    turned = (other_slope - slope).norm() / slope.norm().clamp(min=torch.finfo(slope.dtype).tiny)
+    return float(moved), float(turned)
+
+
+def _logits_and_slope(
+    network: Callable[[Tensor], Tensor], images: Tensor, precision: Precision
+) -> tuple[Tensor, Tensor]:
     """Logits, and the gradient of the largest one to the images."""
     with torch.enable_grad():
         inputs = images.detach().requires_grad_()
-        logits = network(inputs)
+        with autocast(precision, images.device):
+            logits = network(inputs).float()
         (slope,) = torch.autograd.grad(logits.max(1).values.sum(), inputs)
     return logits.detach(), slope

@@ -11,7 +11,7 @@ from torch import Tensor
 from .config import ProtocolConfig
 from .errors import UserError
 from .evaluate import Evaluator
-from .perturb import Baseline, upsample
+from .perturb import Baseline, Baselines, upsample
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,12 @@ class Curves:
 
 
 def deletion_insertion(
-    evaluate: Evaluator, protocol: Protocol, images: Tensor, targets: Tensor, saliency_maps: Tensor
+    evaluate: Evaluator,
+    protocol: Protocol,
+    images: Tensor,
+    targets: Tensor,
+    saliency_maps: Tensor,
+    baselines: Baselines | None = None,
 ) -> Curves:
     """Both curves of a batch: f_c while the highest-ranked elements are deleted from, or inserted into, the image.
 
@@ -94,15 +99,14 @@ def deletion_insertion(
         targets: (B,).
         saliency_maps: (B,1,r,r), finite. Of one that is the same everywhere the areas are those of the row-major order,
             which `batch` refuses.
+        baselines: Of the images, where some may have been made already.
 
     Returns:
         Curves; lower deletion and higher insertion are better. The ends (the image, the baselines) are evaluated once.
     """
     size = images.shape[-1]
-    deleted = protocol.deletion_baseline(images)
-    inserted = deleted
-    if protocol.insertion_baseline != protocol.deletion_baseline:
-        inserted = protocol.insertion_baseline(images)
+    baselines = Baselines(images) if baselines is None else baselines
+    deleted, inserted = baselines[protocol.deletion_baseline], baselines[protocol.insertion_baseline]
     ranked = saliency_maps if protocol.ranking == "elements" else upsample(saliency_maps, size)
     r = ranked.shape[-1]
     position = rank(ranked)

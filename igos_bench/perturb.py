@@ -67,6 +67,19 @@ class Baseline:
         return torch.cat([mean + F.conv2d(image - mean, kernel, padding=half, groups=3) for image in images.split(1)])
 
 
+class Baselines(dict[Baseline, "Tensor"]):
+    """Baseline -> what it makes of a batch of images (B,3,H,W), made when it is first asked for."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self.images = images
+
+    def __missing__(self, baseline: Baseline) -> Tensor:
+        """Make it and keep it."""
+        self[baseline] = baseline(self.images)
+        return self[baseline]
+
+
 @lru_cache(maxsize=4)
 def _blurring(size: int, kernel_size: int, sigma: float) -> Tensor:
     """The Gaussian blur of one side with reflect-101 borders as a matrix (size, size), float64; rows sum to 1.

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from .clock import Clock
 from .config import INPUT_SIZE, Precision
-from .evaluate import allow_tf32, autocast, is_out_of_memory
+from .evaluate import is_out_of_memory
+from .precision import allow_tf32, autocast
 
 CONTENDERS = 4  # that are measured again: the fastest so far
 SHORTEST = 0.2  # seconds of one measurement: shorter ones are repeated

@@ -118,6 +118,8 @@ def execute(
             "requested": len(images),
             "done": sum(row["status"] == "ok" for row in whole),
         }
+        if evaluate.batch_size < provenance["batch_size"]:
+            ended["batch_size_after_out_of_memory"] = evaluate.batch_size
         _amend(run, leases, lambda found: {**found, **ended}, tell)
     return Outcome(directory.path, records, mine, resumed, whole)
 

@@ -128,7 +128,7 @@ def _sum(cells: Sequence[Progress]) -> str:
     unknown = sum(cell.work is None for cell in cells)
     text = f"{len(cells)} cells: {counted}; {done:,} of {images:,} images done; "
     if processes:
-        text += f"{processes} processes, {sum(cell.rate for cell in cells):.3g} images a second; "
+        text += f"{processes} process{'es' * (processes > 1)}, {sum(cell.rate for cell in cells):.3g} images a second; "
     text += f"{_hours(known, processes)} hours left for {processes or 1} such process{'es' * (processes > 1)}"
     return text + (f", and {unknown} cells of which no time is known" if unknown else "")
 

@@ -156,6 +156,8 @@ def compare(case: Case, network: str, precision: Precision, rounds: int) -> list
     evaluate = case.evaluate
     calls: list[Callable[[], Tensor]] = [case.ours, *(as_found(peer) for peer in case.peers)]
     first, mine = timed(case.ours)
+    if not mine.any():
+        raise DisagreementError(f"{case.method} on {network} in {precision.value}: ours are zeros alone")
     ours_passes = (evaluate.forwards - evaluate.backwards, evaluate.backwards)
     firsts, theirs_passes, differences = [first], [], []
     for peer, call in zip(case.peers, calls[1:], strict=True):

@@ -1,7 +1,8 @@
 """What `bench.py` compares: each method beside its peers, with how far apart their results may be.
 
 In fp32 the tolerances are those of the tests, which run the same comparisons on other networks, with room for other
-machines. In bf16 both sides round, each in its own order: they only tell another computation from the same one.
+machines. In bf16 both sides round, each in its own order: the tolerances are about twice the largest difference seen
+(2026-11-25), below what zeros or another image's result would have.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def igos(block: Block) -> Case:
             )
         ],
         difference=mean_absolute,
-        tolerance=block.tolerance(1e-3, 0.2),
+        tolerance=block.tolerance(1e-3, 0.015),
     )
 
 
@@ -162,7 +163,7 @@ def mask(block: Block) -> Case:
         ours=partial(explain, method, evaluate, subject, RESOLUTION),
         peers=[Peer("literal", call, block.released)],
         difference=mean_absolute,
-        tolerance=block.tolerance(1e-3, 0.2),
+        tolerance=block.tolerance(1e-3, 0.12),
     )
 
 
@@ -183,7 +184,7 @@ def rise(block: Block) -> Case:
             Peer("batches of 100", partial(peers.rise_in_batches, subject, masks, p), block.released),
         ],
         difference=relative,
-        tolerance=block.tolerance(1e-4, 0.5),
+        tolerance=block.tolerance(1e-4, 0.07),
     )
 
 
@@ -200,7 +201,7 @@ def integrated_gradients(block: Block) -> Case:
         ours=partial(explain, method, evaluate, subject, INPUT_SIZE),
         peers=[Peer("captum", call, block.released)],
         difference=relative,
-        tolerance=block.tolerance(0.05, 1.2),
+        tolerance=block.tolerance(0.05, 0.8),
     )
 
 
@@ -217,7 +218,7 @@ def grad_cam(block: Block) -> Case:
         ours=partial(explain, method, evaluate, subject, GRAD_CAM_RESOLUTION),
         peers=[Peer("pytorch-grad-cam", call, block.released)],
         difference=relative,
-        tolerance=block.tolerance(1e-3, 0.7),
+        tolerance=block.tolerance(1e-3, 0.75),
         goes_to_the_input=False,
     )
 
@@ -236,7 +237,7 @@ def excitation_bp(block: Block) -> Case:
         ours=partial(explain, method, evaluate, subject, RESOLUTION),
         peers=[Peer("torchray", call, network)],
         difference=relative,
-        tolerance=block.tolerance(1e-3, 0.7),
+        tolerance=block.tolerance(1e-3, 0.08),
         goes_to_the_input=False,
     )
 
@@ -274,7 +275,7 @@ def _metric(
         ours=partial(areas, evaluate, replace(block.run.protocol, n_steps=n_steps), subject, maps),
         peers=[Peer(peer, partial(other, subject, maps, n_steps), block.released, surplus=2)],
         difference=largest,
-        tolerance=block.tolerance(tolerance, 0.2),
+        tolerance=block.tolerance(tolerance, 0.03),
     )
 
 

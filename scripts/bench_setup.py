@@ -57,8 +57,8 @@ class Setting:
 
 
 FULL = {
-    "efficientnet_lite0": Setting(4, 10, 8, 1, 3, 20, 200, 50, 48, (1, 2, 4, 8, 16, 32), 3),
-    "vgg19": Setting(1, 2, 4, 1, 2, 20, 32, 12, 12, (1, 2, 4, 8, 16, 32), 3),
+    "efficientnet_lite0": Setting(4, 10, 8, 1, 10, 20, 200, 50, 48, (1, 2, 4, 8, 16, 32), 3),
+    "vgg19": Setting(1, 2, 4, 1, 2, 20, 100, 12, 12, (1, 2, 4, 8, 16, 32), 2),
 }
 QUICK = {
     "efficientnet_lite0": Setting(2, 4, 4, 1, 3, 10, 50, 12, 12, (1, 8), 2),

@@ -124,9 +124,9 @@ def score_again(cell: Cell, protocol: Protocol, image_ids: Sequence[str], *, tie
             if not isinstance(image, Tensor):
                 raise UserError(f"{source.image_id} could be read when it was explained, and cannot now: {image}")
             images.append(image)
-        targets = torch.tensor([int(one["row"]["target"]) for one in chunk])
-        batch = [part.to(run.device) for part in (torch.stack(images), targets, torch.stack(maps))]
-        curves = deletion_insertion(evaluate, protocol, *batch)
+        targets = torch.tensor([int(one["row"]["target"]) for one in chunk]).to(run.device)
+        stacked, saliency_maps = torch.stack(images).to(run.device), torch.stack(maps).to(run.device)
+        curves = deletion_insertion(evaluate, protocol, stacked, targets, saliency_maps)
         for one, deletion, insertion in zip(chunk, curves.deletion_auc, curves.insertion_auc, strict=True):
             areas[one["image_id"]] = (deletion, insertion)
     return np.array([areas[image_id] for image_id in image_ids]).T

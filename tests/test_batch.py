@@ -138,11 +138,15 @@ def test_memory_for_one_input_is_enough_and_an_image_that_does_not_fit_alone_fai
     rows = rows_of(run)
     assert has_no_number(rows["bright.png"])
     assert rows["bright.png"]["error"] == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.30 GiB."
+    tolerance = 1e-3 if method == "igos" else 1e-4  # its line search answers to the other micro-batches' rounding
     for name in ("dark.png", "middle.png"):
         assert rows[name]["status"] == "ok"
         for key in ("deletion_auc", "insertion_auc"):
-            assert rows[name][key] == pytest.approx(whole[name][key], abs=1e-4)
+            assert rows[name][key] == pytest.approx(whole[name][key], abs=tolerance)
     assert bench.n() == [2]
+    provenance = run.directory.read_provenance()
+    assert provenance and provenance["batch_size_after_out_of_memory"] == 1 < provenance["batch_size"]
+    assert "micro-batch cut to 1: out of memory" in (run.directory.path / "timing.csv").read_text()
 
 
 # Bad numbers of the network

@@ -12,12 +12,15 @@ from classifiers import CPU, input_gradient, random_images
 from test_fold import shake_batch_norms
 from torch import Tensor, fx, nn
 
+from igos_bench import onednn
 from igos_bench.config import Precision
 from igos_bench.evaluate import Evaluator
 from igos_bench.fast import FastNetwork, speed_up
 from igos_bench.fold import fold_batch_norms
 from igos_bench.network import Normalised
 from igos_bench.onednn import FusedConvolution
+from igos_bench.overrides import compose_config
+from igos_bench.prepare import prepare
 
 
 def normalised(body: nn.Module) -> Normalised:
@@ -110,6 +113,40 @@ def test_untraceable_network_stays_unfolded() -> None:
     network = normalised(Untraceable())
     with pytest.warns(UserWarning, match="batch norm is not folded: the network cannot be traced"):
         assert speed_up(network, CPU) == (network, False)
+
+
+@pytest.mark.parametrize("parameter", ["conv_stem.weight", "blocks.3.1.conv_pw.weight", "conv_head.weight"])
+def test_bfloat16_that_is_wrong_stays_plain(parameter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = prepare(compose_config(["data.limit=1"])).classifier.network
+
+    def halved(network: nn.Module, layers: Collection[str] = ()) -> tuple[fx.GraphModule, int]:
+        folded, count = fold_batch_norms(network, layers)
+        calls.append(1)
+        if len(calls) == 2:  # the one for bfloat16
+            folded.get_parameter(parameter).data *= 0.5
+        return folded, count
+
+    calls: list[int] = []
+    monkeypatch.setattr("igos_bench.fast.fold_batch_norms", halved)
+    with pytest.warns(UserWarning, match="left as it is: made faster, its (logits|gradient) .* in bfloat16"):
+        assert speed_up(network, CPU, Precision.bf16) == (network, False)
+
+
+@pytest.mark.filterwarnings("error")
+def test_first_convolutions_stay_in_float32_without_batch_norm_or_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """VGG19 on a GPU."""
+    monkeypatch.setattr(onednn, "is_available", lambda dtype: False)
+    network = normalised(torchvision.models.vgg11())
+    fast, folded = speed_up(network, CPU, Precision.bf16)
+    assert fast is not network and not folded
+    images = random_images()
+    seen: list[torch.dtype] = []
+    for name, module in fast.named_modules():
+        if name.endswith((".convolution", ".features.3")):
+            module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        fast(images)
+    assert seen == [torch.float32, torch.bfloat16]
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,13 @@ from toys import SmallConv, toy_image
 from igos_bench.batch import generator
 from igos_bench.clock import Clock, peak_memory_mb
 from igos_bench.config import ModelConfig, Precision, ProtocolConfig
-from igos_bench.evaluate import Evaluator, allow_tf32
+from igos_bench.evaluate import Evaluator
 from igos_bench.fast import GRADIENT_TOLERANCE
 from igos_bench.methods import get_method, method_names
 from igos_bench.metrics import Protocol, deletion_insertion
 from igos_bench.models import load_classifier
 from igos_bench.perturb import Baseline, blend, upsample, upsample_adjoint
+from igos_bench.precision import allow_tf32
 from igos_bench.prepare import forbid_shortcuts
 from igos_bench.rates import Way, measure_rates
 

@@ -119,7 +119,8 @@ class Igos:
         """Gradient to the masks (B,1,r,r) of (1/S) sum_s f_c(baseline + (s/S) up(M) (x - baseline) + n_s).
 
         In closed form from the gradient to the input: only the sum over the path goes through the upsampling's adjoint.
-        `noises` gives the standard normal draws (S,3,H,W) of the next image.
+        Micro-batches run over the points of all images, one after the other. `noises` gives the standard normal draws
+        (S,3,H,W) of the next image.
         """
         steps = self.path_steps
         difference = images - baselines
@@ -127,15 +128,21 @@ class Igos:
         sigma = images.new_tensor(NOISE_SIGMA[self.noise]).view(3, 1, 1)
         total = torch.zeros_like(images)
         share = torch.arange(1, steps + 1, dtype=images.dtype, device=images.device) / steps
-        for b in range(len(images)):
-            noise = next(noises)
+        noise_of: dict[int, Tensor] = {}  # of the last image alone
 
-            def points(rows: slice, b: int = b, noise: Tensor = noise) -> Tensor:
-                clean = torch.addcmul(baselines[b], share[rows].view(-1, 1, 1, 1), masked[b])
-                return clean.addcmul_(noise[rows].to(images), sigma)
+        def points(rows: slice) -> Tensor:
+            made = []
+            for b, part, _ in _by_image(rows, steps):
+                if b not in noise_of:
+                    noise_of.clear()
+                    noise_of[b] = next(noises)
+                clean = torch.addcmul(baselines[b], share[part].view(-1, 1, 1, 1), masked[b])
+                made.append(clean.addcmul_(noise_of[b][part].to(images), sigma))
+            return torch.cat(made) if len(made) > 1 else made[0]
 
-            for rows, _, slopes in evaluate.gradients(points, targets[b].expand(steps)):
-                total[b] += torch.tensordot(share[rows], slopes, dims=1)
+        for rows, _, slopes in evaluate.gradients(points, targets.repeat_interleave(steps)):
+            for b, part, here in _by_image(rows, steps):
+                total[b] += torch.tensordot(share[part], slopes[here], dims=1)
         return upsample_adjoint((total * difference).sum(1, keepdim=True) / steps, masks.shape[-1])
 
     def line_search(
@@ -180,3 +187,10 @@ class Igos:
                 stuck = (history[0] - history[turn - 1]).abs() <= threshold
                 l1 = torch.where(stuck, l1 / factor, l1)
         return l1
+
+
+def _by_image(rows: slice, steps: int) -> Iterator[tuple[int, slice, slice]]:
+    """The images that rows of all images' path points are of: image, points of its path, places among the rows."""
+    for b in range(rows.start // steps, -(-rows.stop // steps)):
+        start, stop = max(rows.start, b * steps), min(rows.stop, (b + 1) * steps)
+        yield b, slice(start - b * steps, stop - b * steps), slice(start - rows.start, stop - rows.start)

@@ -1,0 +1,27 @@
+"""What a network runs in: bfloat16 under autocast, or TF32 where a GPU has it; all else stays float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+
+from .config import Precision
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """What the forward pass runs under."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision is Precision.bf16 else nullcontext()
+
+
+@contextmanager
+def allow_tf32(precision: Precision) -> Iterator[None]:
+    """What forward and backward pass run under: torch's own switches, which hold for everything else on the device."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    allowed = (True, True) if precision is Precision.tf32 else before
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
