@@ -53,7 +53,7 @@ def test_frames_are_the_metrics_pictures_to_the_pixel(results: Path) -> None:
 def test_a_gif_of_fifty_steps(results: Path) -> None:
     path = animate([f"image={IMAGE}", f"results_dir={results}"])
     assert path.parent == results / "figures" and path.suffix == ".gif"
-    assert path.stat().st_size < 3_000_000
+    assert path.stat().st_size < 1_000_000, "pixels that rest cost nothing"
     with Image.open(path) as image:
         assert image.info["loop"] == 0
         frames, durations = [], []

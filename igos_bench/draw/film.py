@@ -42,7 +42,6 @@ def film(one: Explained, steps: Sequence[int]) -> Iterator[np.ndarray]:
         axes = panel(figure, left / DPI, TOP / DPI, INPUT_SIZE / DPI, INPUT_SIZE / DPI)
         show(axes, pixels(one.perturbed(kind, steps[0])))
         pictures[kind] = axes.images[0]
-        pictures[kind].set_interpolation("none")
         titles[kind] = axes.set_title("", fontsize=8, color=LINES[kind], pad=4)
     axes = panel(figure, 0.5, (TOP + INPUT_SIZE + 22) / DPI, WIDTH / DPI - 0.7, 1.72)
     axes.set(xlim=(0, 100), ylim=(0, 1), xlabel="Pixels deleted or inserted (%)", ylabel="Probability")
