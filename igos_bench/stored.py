@@ -7,11 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..cells import Cell
-from ..formats import by_id
-
-MOST_STEPS = 255
-"""Steps that the page shows, which has a byte for them; of a curve with more, evenly chosen ones."""
+from .cells import Cell
+from .formats import by_id
 
 
 @dataclass(frozen=True)
@@ -21,6 +18,11 @@ class Curve:
     hits: np.ndarray
     deletion: np.ndarray
     insertion: np.ndarray
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Of the elements that are hit at each point, (n + 1,) from 0 to 1."""
+        return np.asarray(self.hits / self.hits[-1])
 
 
 class StoredCell:
@@ -38,12 +40,8 @@ class StoredCell:
         @lru_cache(maxsize=2)
         def curves(chunk: int) -> dict[str, Curve]:
             arrays = directory.read_curves(chunk)
-            if not arrays:
-                return {}
-            shown = thinned(len(arrays["hits"]))
             deletion, insertion = (by_id(arrays, kind) for kind in ("deletion", "insertion"))
-            hits = arrays["hits"][shown]
-            return {i: Curve(hits, deletion[i][shown], insertion[i][shown]) for i in deletion}
+            return {i: Curve(arrays["hits"], deletion[i], insertion[i]) for i in deletion} if arrays else {}
 
         self._maps, self._curves = maps, curves
 
@@ -55,8 +53,3 @@ class StoredCell:
     def curve(self, image_id: str) -> Curve | None:
         """Its curves, or None where they are not there or damaged."""
         return self._curves(self._chunks[image_id]).get(image_id)
-
-
-def thinned(points: int) -> np.ndarray:
-    """Indices of the points that are shown of a curve that has so many: all, or 256 with both ends."""
-    return np.unique(np.linspace(0, points - 1, min(points, MOST_STEPS + 1)).round().astype(int))
