@@ -15,10 +15,10 @@ from .data import ImageSource
 from .errors import ImageError, UserError
 from .evaluate import Evaluator
 from .foreign import MapFolder
+from .formats import Row, by_id
 from .metrics import deletion_insertion, is_constant
 from .perturb import Baselines
 from .prepare import Run
-from .results import Row, by_id
 
 
 def explain_and_score(

@@ -7,6 +7,11 @@
                                      incomplete cells, marked
     igos-bench compare [same words]  paired differences between methods on the same images, results/comparison.csv
     igos-bench figure kind=scatter|time [methods=[...] width=3.3 results_dir=.]  a figure for a paper, results/figures/
+    igos-bench figure kind=curves|perturbed|resolutions image=ID [methods=[...] resolution=28 fraction=0.064 dpi=300]
+                                     of one image: heatmaps and curves of methods side by side; what is left of it, and
+                                     what is not, at a share of its pixels; method= at all its resolutions
+    igos-bench animate image=ID [method=igos resolution=28 format=gif|mp4 frames=50]  the film of its deletion and
+                                     insertion, results/figures/
     igos-bench report [results_dir=.] a page to look through all runs and images, results/report.html
     igos-bench show RUN_KEY [results_dir=.]  the command that makes a run of the table again, and all it was made with
     igos-bench plan [overrides] [rate=.]  what would run, what of it is done, hours left, storage; computes nothing but,
@@ -42,7 +47,7 @@ if TYPE_CHECKING:
     from .data import Read
     from .jobs import Jobs
 
-COMMANDS = ("run", "score", "table", "compare", "figure", "report", "show", "plan", "status", "check-data")
+COMMANDS = ("run", "score", "table", "compare", "figure", "animate", "report", "show", "plan", "status", "check-data")
 
 
 def main() -> int:
@@ -72,6 +77,8 @@ def _command(words: list[str]) -> int:
             return _status(words)
         if command == "figure":
             return _figure(words)
+        if command == "animate":
+            return _animate(words)
         if command == "report":
             return _report(words)
         return _read(command, words) if command in ("table", "compare") else _run(command, words)
@@ -279,16 +286,24 @@ def _figure(words: list[str]) -> int:
     return 0
 
 
+def _animate(words: list[str]) -> int:
+    from .animate import animate
+
+    say(f"written to {animate(words)}")
+    return 0
+
+
 def _read(command: str, words: list[str]) -> int:
     """`table` and `compare`, which read what is on disk."""
-    from .cells import read_cells
+    from .cells import MEANS, read_cells
 
     options = _read_words(words, ["results_dir", "allow_partial"])
     allow_partial = options.get("allow_partial", "false")
     if allow_partial not in ("true", "false"):
         raise UserError(f"allow_partial={allow_partial}: write true or false")
     results_dir = Path(options["results_dir"])
-    cells = read_cells(results_dir, allow_partial=allow_partial == "true")
+    columns = MEANS if command == "table" else ("image_id", *MEANS)  # which images they are, a table does not ask
+    cells = read_cells(results_dir, allow_partial=allow_partial == "true", columns=columns)
     partial = sum(not cell.complete for cell in cells)
     written = _write_table(cells, results_dir) if command == "table" else _write_comparison(cells, results_dir)
     say(f"\nwritten to {', '.join(map(str, written))}")

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from typing import Any
 
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r", "\n", "'")
@@ -29,7 +30,11 @@ def csv_text(columns: Iterable[str], rows: Iterable[Mapping[Any, Any]]) -> str:
 
 def csv_rows(text: str) -> list[dict[str, Any]]:
     """The rows of `csv_text`, every cell as text; raises csv.Error. A row that is too short or too long has None."""
-    rows = csv.DictReader(io.StringIO(text, newline=""))
+    lines = csv.reader(io.StringIO(text, newline=""))
+    names = next(lines, [])
+    rows: list[dict[Any, Any]] = [dict(zip_longest(names, cells)) for cells in lines if cells]
+    if "'" not in text:
+        return rows
     return [{key: restored(cell) if isinstance(cell, str) else cell for key, cell in row.items()} for row in rows]
 
 

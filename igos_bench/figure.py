@@ -1,61 +1,28 @@
-"""The command `figure`: what is asked for, the cells that it is of, and its two files."""
+"""The command `figure`: from what is asked for to its two files."""
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .atomic import write_atomically
-from .cells import GROUP, Cell, read_cells
-from .composing import parse
-from .errors import UserError, unknown
+from .chosen import at_resolution, with_areas, with_image
+from .errors import UserError, tell
+from .figure_words import OF_IMAGES, Asked, read_figure
+from .layout import title
+from .results import short_key
 from .table import make_table
 
-KINDS = ("scatter", "time")
-WIDTHS = (2.0, 20.0)  # inches: narrower, and labels meet
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
+    from .explained import Explained
 
-@dataclass(frozen=True)
-class Asked:
-    """The words after `figure`: `methods` and `model`, `data`, `protocol` choose cells, None takes them all."""
-
-    kind: str
-    methods: Sequence[str] | None = None
-    model: str | None = None
-    data: str | None = None
-    protocol: str | None = None
-    width: float = 3.3
-    results_dir: str = "results"
-    allow_partial: bool = False
-
-
-def read_asked(words: Sequence[str]) -> Asked:
-    """The words, checked; raises UserError."""
-    found: dict[str, Any] = {}
-    keys = list(Asked.__dataclass_fields__)
-    for override in parse(words):
-        if override.key_or_group not in keys:
-            raise UserError(unknown("key", override.key_or_group, keys))
-        found[override.key_or_group] = override.value()
-    if found.get("kind") not in KINDS:
-        there = unknown("kind", str(found["kind"]), KINDS) if "kind" in found else "say which figure, kind="
-        raise UserError(there if "kind" in found else f"{there}{' or kind='.join(KINDS)}")
-    methods = found.get("methods")
-    if methods is not None:
-        found["methods"] = [str(method) for method in (methods if isinstance(methods, list) else [methods])]
-    width = found.get("width", Asked.width)
-    if isinstance(width, bool) or not isinstance(width, int | float) or not WIDTHS[0] <= width <= WIDTHS[1]:
-        raise UserError(
-            f"width={width}: give inches from {WIDTHS[0]:g} to {WIDTHS[1]:g}; a column has 3.3, a page of two columns 7"
-        )
-    if not isinstance(found.get("allow_partial", False), bool):
-        raise UserError(f"allow_partial={found['allow_partial']}: write true or false")
-    found |= {key: str(found[key]) for key in (*GROUP, "results_dir") if key in found}
-    return Asked(**found)
+OF_PHOTOGRAPH = ("photograph", "baselines")
+"""What of an image is the same in all its cells."""
 
 
 def draw(words: Sequence[str]) -> list[Path]:
@@ -64,41 +31,87 @@ def draw(words: Sequence[str]) -> list[Path]:
     Raises:
         UserError: A word is mistyped; there is nothing to draw, or more than one figure's worth; no matplotlib.
     """
-    asked = read_asked(words)
-    if find_spec("matplotlib") is None:
-        raise UserError("figures are drawn by matplotlib, which is not installed: pip install igos-bench[report]")
-    results_dir = Path(asked.results_dir)
-    table = make_table(chosen(read_cells(results_dir, allow_partial=asked.allow_partial), asked))
-    if asked.kind == "time" and not (table["explain_seconds"] > 0).any():
-        raise UserError("no cell has seconds: their maps were made elsewhere; kind=scatter draws their areas")
-
-    from .draw import areas
+    asked = read_figure(words)
+    needs_matplotlib()
     from .draw.style import saved, style
 
     with style():
-        figure = {"scatter": areas.scatter, "time": areas.time}[asked.kind](table, asked.width)
-        contents = {kind: saved(figure, kind) for kind in ("png", "pdf")}
-    paths = [results_dir / "figures" / f"{asked.kind}.{kind}" for kind in contents]
+        figure = _of_image(asked) if asked.kind in OF_IMAGES else _of_areas(asked)
+        contents = {kind: saved(figure, kind, asked.dpi) for kind in ("png", "pdf")}
+    paths = [Path(asked.results_dir) / "figures" / f"{name_of(asked)}.{kind}" for kind in contents]
     for path, content in zip(paths, contents.values(), strict=True):
         write_atomically(path, content)
     return paths
 
 
-def chosen(cells: Sequence[Cell], asked: Asked) -> list[Cell]:
-    """The cells of one model, data set and protocol that are asked for, with rows; raises UserError."""
-    for key in GROUP:
-        there = list(dict.fromkeys(getattr(cell, key) for cell in cells))
-        value = getattr(asked, key)
-        if value is not None and value not in there:
-            raise UserError(unknown(key, value, there))
-        if value is None and len(there) > 1:
-            raise UserError(f"the runs are of several, {', '.join(there)}, which do not compare: say {key}={there[0]}")
-        cells = [cell for cell in cells if value in (None, getattr(cell, key))]
-    methods = list(dict.fromkeys(cell.method for cell in cells))
-    for method in asked.methods or []:
-        if method not in methods:
-            raise UserError(unknown("method", method, methods))
-    found = [cell for cell in cells if asked.methods is None or cell.method in asked.methods]
-    if not (drawn := [cell for cell in found if cell.n and not math.isnan(cell.rows["deletion_auc"].mean())]):
-        raise UserError("none of the cells that were asked for has an image that is done: there is nothing to draw")
-    return drawn
+def needs_matplotlib() -> None:
+    """Raise UserError where it is not installed."""
+    if find_spec("matplotlib") is None:
+        raise UserError("figures are drawn by matplotlib, which is not installed: pip install igos-bench[report]")
+
+
+def name_of(asked: Asked) -> str:
+    """Of the files: the kind, and of an image its id as far as a file's name can have it, and what tells it apart."""
+    if not asked.image:
+        return asked.kind
+    image = re.sub(r"[^A-Za-z0-9._-]+", "_", asked.image)[:80]
+    parts = [asked.kind, image if image == asked.image else f"{image}-{short_key({'image': asked.image})[:6]}"]
+    if asked.kind in ("resolutions", "film"):
+        parts.append(asked.method)
+    if asked.kind != "resolutions":
+        parts.append(str(asked.resolution))
+    if asked.kind == "perturbed":
+        parts.append(f"{asked.fraction:g}")
+    return "-".join(parts)
+
+
+def _of_areas(asked: Asked) -> Figure:
+    from .draw import areas
+
+    table = make_table(with_areas(asked))
+    if asked.kind == "time" and not (table["explain_seconds"] > 0).any():
+        raise UserError("no cell has seconds: their maps were made elsewhere; kind=scatter draws their areas")
+    return {"scatter": areas.scatter, "time": areas.time}[asked.kind](table, asked.width)
+
+
+def _of_image(asked: Asked) -> Figure:
+    from .draw import curves, perturbed
+    from .explained import explained
+
+    cells = with_image(asked)
+    if asked.kind != "resolutions":
+        cells = at_resolution(cells, asked.resolution)
+    shown: list[Explained] = []
+    troubles: dict[str, str] = {}
+    for cell in cells:
+        where = f"{title(cell.label)} at {cell.resolution}"
+        if asked.image in cell.rows.index:
+            shown.append(explained(cell, asked.image))
+            troubles |= {
+                why: asked.image if what in OF_PHOTOGRAPH else where for what, why in shown[-1].troubles.items()
+            }
+        else:
+            why = cell.failures.get(asked.image, f"it is not among its {cell.n:,} images that are done")
+            tell(f"{where} is left out, which has nothing of {asked.image}: {why}")
+    for why, whose in troubles.items():
+        tell(f"{whose}: {why}")
+    if not shown:
+        raise UserError(f"none of the cells that were asked for has {asked.image} done: there is nothing to draw")
+    if asked.kind != "perturbed":
+        return curves.curves(shown, asked.width)
+    steps = [complete(one).nearest_step(asked.fraction) for one in shown]
+    for one, step in zip(shown, steps, strict=True):
+        share = one.curve.shares[step] if one.curve else 0
+        if abs(share - asked.fraction) > 0.0005:
+            tell(
+                f"{title(one.cell.label)} at {one.cell.resolution}: no step of the metric is at {asked.fraction:g}; "
+                f"the nearest, {share:.4f}, is shown"
+            )
+    return perturbed.perturbed(shown, steps, asked.width)
+
+
+def complete(one: Explained) -> Explained:
+    """The same; raises UserError where a picture of it cannot be composed."""
+    for trouble in one.troubles.values():
+        raise UserError(f"{one.image_id}, {title(one.cell.label)} at {one.cell.resolution}: {trouble}")
+    return one

@@ -43,8 +43,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from igos_bench.errors import UserError, first_line, unknown
+from igos_bench.formats import COLUMNS, Row, read_csv
 from igos_bench.overrides import CONF
-from igos_bench.results import COLUMNS, Row, RunDirectory, read_csv
+from igos_bench.results import RunDirectory
 from igos_bench.table import write_csv
 
 METHODS = sorted(path.stem for path in Path(CONF, "method").glob("*.yaml"))
@@ -220,9 +221,9 @@ def committed(directory: RunDirectory) -> list[Row]:
 
 
 def arrays(directory: RunDirectory) -> dict[str, bytes]:
-    """The files of maps and curves of a run."""
-    files = [*directory.path.glob("maps/*.npz"), *directory.protocol_path.glob("curves/*.npz")]
-    return {str(file.relative_to(directory.path)): file.read_bytes() for file in files}
+    """The maps and curves of a run's chunks, as files."""
+    kinds = {"maps": directory.maps, "curves": directory.curves}
+    return {f"{kind}/{chunk}": files.read(chunk) or b"" for kind, files in kinds.items() for chunk in files.chunks()}
 
 
 def timeless(row: Row) -> list[str]:

@@ -15,7 +15,7 @@ from result_folders import leave_run
 
 from igos_bench.cells import find_cells
 from igos_bench.csv_file import csv_rows, csv_text
-from igos_bench.results import COLUMNS, read_csv
+from igos_bench.formats import COLUMNS, read_csv
 from igos_bench.table import write_csv
 
 SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"

@@ -16,7 +16,8 @@ from igos_bench.cells import read_cells
 from igos_bench.draw import areas
 from igos_bench.draw.style import looks, style
 from igos_bench.errors import UserError
-from igos_bench.figure import draw, read_asked
+from igos_bench.figure import draw
+from igos_bench.figure_words import read_figure
 from igos_bench.table import make_table
 
 ROOT = Path(__file__).parent.parent
@@ -101,7 +102,7 @@ def test_the_same_bytes_again_and_fonts_inside(results: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "say which figure, kind=scatter or kind=time"),
+        ([], "say which figure, kind=scatter, time, curves, perturbed or resolutions"),
         (["kind=scater"], "unknown kind 'scater' .did you mean 'scatter'"),
         (["kind=scatter", "widht=3"], "unknown key 'widht' .did you mean 'width'"),
         (["kind=scatter", "width=1"], "width=1: give inches from 2 to 20"),
@@ -111,7 +112,7 @@ def test_the_same_bytes_again_and_fonts_inside(results: Path) -> None:
 )
 def test_mistakes_are_named(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        read_asked(words)
+        read_figure(words)
 
 
 def test_what_cannot_be_drawn_is_said(results: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -24,8 +24,8 @@ from igos_bench.metrics import Protocol, rank
 from igos_bench.perturb import upsample
 from igos_bench.report import write_report
 from igos_bench.report.page import TEMPLATES, embedded
-from igos_bench.report.pictures import cell_content
-from igos_bench.report.stored import Curve, thinned
+from igos_bench.report.pictures import cell_content, thinned
+from igos_bench.stored import Curve
 
 
 @pytest.fixture
@@ -78,11 +78,15 @@ def test_curves_of_another_map_give_no_picture() -> None:
 
 
 def test_a_longer_curve_is_thinned_to_what_a_byte_holds() -> None:
-    assert np.array_equal(thinned(201), np.arange(201))
-    assert np.array_equal(thinned(256), np.arange(256))
-    shown = thinned(1001)
-    assert (len(shown), shown[0], shown[-1]) == (256, 0, 1000)
-    assert set(np.diff(shown)) == {3, 4}
+    def shown(points: int) -> np.ndarray:
+        curve = thinned(Curve(np.arange(points), np.arange(points) + 0.25, np.arange(points) + 0.5))
+        assert np.array_equal(curve.deletion, curve.hits + 0.25) and np.array_equal(curve.insertion, curve.hits + 0.5)
+        return curve.hits
+
+    assert np.array_equal(shown(201), np.arange(201))
+    assert np.array_equal(shown(256), np.arange(256))
+    assert (len(shown(1001)), shown(1001)[0], shown(1001)[-1]) == (256, 0, 1000)
+    assert set(np.diff(shown(1001))) == {3, 4}
 
 
 def test_the_page(folder: Path) -> None:

@@ -198,6 +198,9 @@ def test_the_opacity_slider(report: Path, open_page: Open) -> None:
     photograph = canvas(page, "#deleted")
     slide(page, "#opacity", 0)
     assert np.array_equal(canvas(page, "#heatmap"), photograph)
+    slide(page, "#opacity", 70)
+    spread = np.ptp(canvas(page, "#heatmap"), axis=2)
+    assert np.quantile(spread, 0.1) < 40 < 120 < spread.max(), "what is cold is grey, what is hot has a colour"
     slide(page, "#opacity", 100)
     heat = canvas(page, "#heatmap")
     page.fill("#viewer >> css=#step", "100")

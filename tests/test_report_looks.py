@@ -1,17 +1,21 @@
-"""How the page of the report looks, and how fast it is with many images, in a real browser: `make test-browser`.
+"""How the report looks, and how fast it is with many images, in a real browser, and the figures: `make test-browser`.
 
 Screenshots of its states are left in build/screenshots, for people to look at.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browsing import DESKTOP, PHONE, SCREENSHOTS, SECTIONS, Open, shoot
+from PIL import Image
 from report_folders import leave_maps, leave_photographs
 
+from igos_bench.animate import animate
+from igos_bench.figure import draw
 from igos_bench.report import write_report
 
 pytestmark = pytest.mark.browser
@@ -177,3 +181,22 @@ def test_5000_images_open_fast_and_scroll_smoothly(large: Path, open_page: Open)
     assert rows < 40, "only what is seen is drawn"
     assert np.percentile(work, 95) < 16.7, "rows leave time for a frame of a 60 Hz screen"
     assert np.median(frames) < 50 and sort < 1000
+
+
+def test_figures_and_a_film(report: Path) -> None:
+    """Every kind, beside the screenshots, for people to look at."""
+    words = ["image=3/plain02.png", f"results_dir={report.parent}"]
+    paths = [
+        *draw(["kind=curves", "methods=[mask,rise]", *words]),
+        *draw(["kind=resolutions", "width=3.3", *words]),
+        *draw(["kind=perturbed", "methods=[mask]", *words]),
+        *draw(["kind=scatter", "allow_partial=true", words[1]]),
+        *draw(["kind=time", "allow_partial=true", words[1]]),
+        animate(["method=mask", *words]),
+    ]
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        shutil.copy(path, SCREENSHOTS / f"figure-{path.name}")
+    for path in [path for path in paths if path.suffix == ".png"]:
+        with Image.open(path) as image:
+            assert image.width == (990 if path.stem in ("scatter", "time") or "resolutions" in path.name else 2100)

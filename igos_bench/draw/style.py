@@ -14,6 +14,8 @@ from ..layout import TITLES
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, told apart by the colour-blind too; their yellow is left out, which is faint on white paper."""
+DELETION, INSERTION = "#b2182b", "#1f5fa8"
+"""A red and a blue of different lightness for red-green blind eyes too, those of the report."""
 MARKERS = "osD^vPX"  # as many as colours: no method is told by its colour alone
 
 _SETTINGS: Any = {  # the stubs take a dictionary of their own literals alone
@@ -26,7 +28,6 @@ _SETTINGS: Any = {  # the stubs take a dictionary of their own literals alone
     "legend.frameon": False,
     "legend.fontsize": 6.5,
     "pdf.fonttype": 42,  # TrueType, which publishers ask for
-    "savefig.dpi": 300,
 }
 
 
@@ -50,9 +51,12 @@ def looks(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
     }
 
 
-def saved(figure: Figure, kind: str) -> bytes:
-    """The figure as `png` or `pdf`, without dates or versions: the same figure gives the same bytes."""
+def saved(figure: Figure, kind: str, dpi: int = 300) -> bytes:
+    """The figure as `png` or `pdf`, pictures in it at `dpi` dots an inch.
+
+    Without dates or versions: the same figure gives the same bytes.
+    """
     dates = {"Software": None} if kind == "png" else {"CreationDate": None, "Creator": None, "Producer": None}
     buffer = BytesIO()
-    figure.savefig(buffer, format=kind, metadata=dates)
+    figure.savefig(buffer, format=kind, dpi=dpi, metadata=dates)
     return buffer.getvalue()

@@ -2,8 +2,7 @@
 
 page.py         the page: its sections, made from the templates, and the numbers that its gallery reads
 sections.py     what stands in the tables: areas, differences, times, failures, provenance
-stored.py       maps and curves of a cell, image by image
-photographs.py  where the images of a run are now
+gallery.py      every image in every cell, and the files with their pictures
 pictures.py     the file of an image: photograph, what it looks like deleted, and every cell's map and curves
 templates/      HTML, style and scripts, which are put into the page as they stand
 """

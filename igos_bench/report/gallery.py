@@ -12,15 +12,16 @@ import numpy as np
 
 from ..atomic import write_atomically
 from ..cells import GROUP, Cell
+from ..classes import NAMED, class_names
 from ..errors import ImageError
+from ..explained import baseline_of
+from ..formats import read_json
 from ..layout import KINDS, title
 from ..perturb import Baseline
-from ..results import read_json
+from ..photographs import Photographs, read_photograph
 from ..source import ImageSource
-from .classes import NAMED, class_names
-from .photographs import Photographs
-from .pictures import baseline_of, cell_content, photograph_content, read_photograph, side_file
-from .stored import StoredCell
+from ..stored import StoredCell
+from .pictures import cell_content, photograph_content, side_file, thinned
 
 
 @dataclass
@@ -94,7 +95,7 @@ class Gallery:
                 lacking[index, "curve"] += curve is None
                 lacking[index, "map"] += saliency_map is None
                 if curve is not None:
-                    self._hits.setdefault(index, curve.hits.tolist())
+                    self._hits.setdefault(index, thinned(curve).hits.tolist())
                 ranking = self._protocols[index].get("ranking", "elements")
                 content["cells"][index] = cell_content(saliency_map, curve, ranking)
             content["photographs"] = self._photographs(shown)

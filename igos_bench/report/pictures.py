@@ -14,20 +14,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
-from ..config import INPUT_SIZE, Preprocessing
-from ..errors import ImageError, UserError
-from ..images import decode, preprocess
-from ..metrics import rank
-from ..perturb import Baseline, upsample
-from ..source import ImageSource
-from .stored import Curve
+from ..explained import steps_and_heat
+from ..perturb import Baseline
+from ..stored import Curve
 
 QUALITY = 88
 """Of JPEG; a photograph of 224 x 224 takes some 12 kB."""
+
+MOST_STEPS = 255
+"""Steps that the page shows, which has a byte for them."""
 
 CURVE_UNIT = 1e-4
 HEAT_UNIT = 1e-3
@@ -36,14 +34,6 @@ HEAT_UNIT = 1e-3
 def side_file(number: int, content: Mapping[str, Any]) -> bytes:
     """The script that hands an image's content to the page."""
     return f"sideFile({number},{json.dumps(content, separators=(',', ':'), allow_nan=False)})\n".encode()
-
-
-def read_photograph(source: ImageSource, preprocessing: str, max_pixels: int) -> Tensor:
-    """What the network saw of it, (3, 224, 224) in [0, 1]; raises ImageError."""
-    if preprocessing not in list(Preprocessing):
-        raise ImageError(f"its run.json says preprocessing={preprocessing}, which is unknown here")
-    with source.open() as file:
-        return preprocess(decode(file, max_pixels=max_pixels), Preprocessing(preprocessing))
 
 
 def photograph_content(image: Tensor, baselines: Mapping[int, Baseline]) -> dict[str, Any]:
@@ -57,13 +47,11 @@ def photograph_content(image: Tensor, baselines: Mapping[int, Baseline]) -> dict
 def cell_content(saliency_map: np.ndarray | None, curve: Curve | None, ranking: str) -> dict[str, Any]:
     """What one cell has of an image: its curves, and its map as the step at which each element is hit.
 
-    An element that is hit at step s belongs to every picture from step s on, exactly as the metric composes them. Its
-    heat is the mean of those hit at the same step, in thousandths of the way from the map's least value to its largest:
-    a byte an element has both the order and the colours.
+    A byte an element has both its place in the order and its colour, see `steps_and_heat`.
 
     Args:
         saliency_map: (r, r), or None where it is missing.
-        curve: The curves, or None where they are missing.
+        curve: The curves, or None where they are missing; of more than 255 steps, evenly chosen ones are shown.
         ranking: Of the protocol: `elements`, or `pixels`, which ranks the upsampled map.
 
     Returns:
@@ -71,28 +59,21 @@ def cell_content(saliency_map: np.ndarray | None, curve: Curve | None, ranking: 
     """
     content: dict[str, Any] = {}
     if curve is not None:
+        curve = thinned(curve)
         content["curves"] = [_in_units(values, CURVE_UNIT) for values in (curve.deletion, curve.insertion)]
-    if saliency_map is None or curve is None:
+    found = None if saliency_map is None or curve is None else steps_and_heat(saliency_map, curve.hits, ranking)
+    if found is None:
         return content
-    ranked = torch.from_numpy(saliency_map)[None, None]
-    ranked = ranked if ranking == "elements" else upsample(ranked, INPUT_SIZE)
-    values = ranked.flatten().double().numpy()
-    if curve.hits[-1] != len(values):
-        return content  # curves of another map
-    steps = np.searchsorted(curve.hits, rank(ranked)[0].numpy(), side="right")
-    counts = np.bincount(steps, minlength=len(curve.hits))[1:]
-    sums = np.bincount(steps, weights=values, minlength=len(curve.hits))[1:]
-    heat = (sums / np.maximum(counts, 1) - values.min()) / max(float(np.ptp(values)), 1e-30)
+    steps, heat = found
     packed = zlib.compress(steps.astype(np.uint8).tobytes(), 6)
-    return {**content, "side": ranked.shape[-1], "steps": _base64(packed), "heat": _in_units(heat, HEAT_UNIT)}
+    return {**content, "side": len(steps), "steps": _base64(packed), "heat": _in_units(heat, HEAT_UNIT)}
 
 
-def baseline_of(protocol: Mapping[str, Any], kind: str) -> Baseline | None:
-    """What a protocol shows where the image is not, or None where its file does not say."""
-    try:
-        return Baseline(**protocol[f"{kind}_baseline"])
-    except (KeyError, TypeError, UserError):
-        return None
+def thinned(curve: Curve) -> Curve:
+    """A curve with the points that the page shows: all, or 256 evenly chosen ones with both ends."""
+    points = len(curve.hits)
+    shown = np.unique(np.linspace(0, points - 1, min(points, MOST_STEPS + 1)).round().astype(int))
+    return Curve(curve.hits[shown], curve.deletion[shown], curve.insertion[shown])
 
 
 def _in_units(values: np.ndarray, unit: float) -> list[int | None]:

@@ -5,10 +5,11 @@
 const SIZE = 224; // of what the network sees
 const SMALL = 112; // of thumbnails
 
-// From dark violet to yellow, even in lightness and for colour-blind eyes (matplotlib's viridis at nine places).
+// From violet to yellow, even in lightness and for colour-blind eyes: nine places of matplotlib's inferno without its
+// black, as in draw/pictures.py.
 const COLOURS = [
-  [68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141],
-  [39, 173, 129], [92, 200, 99], [170, 220, 50], [253, 231, 37],
+  [87, 16, 110], [125, 30, 109], [163, 44, 97], [199, 62, 76], [228, 90, 49],
+  [246, 128, 19], [252, 172, 17], [245, 219, 76], [252, 255, 164],
 ];
 
 const TABLE = Uint8ClampedArray.from({ length: 256 * 3 }, (_, i) => {
@@ -83,26 +84,35 @@ function upsample(values, side, size) {
   return resized;
 }
 
-// Heat in [0, 1] at the size of the pictures: by the map's value, or by its rank.
+// Heat in [0, 1] at the size of the pictures: by the map's value, from its median to its hottest step, or by its rank.
 function heatOf(pictures, by) {
   const steps = pictures.heat.length;
-  const ofStep = pictures.heat.map((heat, i) => (by === "rank" ? (steps > 1 ? 1 - i / (steps - 1) : 1) : heat / 1000));
+  const median = pictures.heat[pictures.steps.slice().sort()[pictures.steps.length >> 1] - 1];
+  const most = Math.max(...pictures.heat);
+  const byValue = (heat) => Math.max(0, heat - median) / Math.max(1, most - median);
+  const byRank = (i) => (steps > 1 ? 1 - i / (steps - 1) : 1);
+  const ofStep = pictures.heat.map((heat, i) => (by === "rank" ? byRank(i) : byValue(heat)));
   const values = Float32Array.from(pictures.steps, (step) => ofStep[step - 1]);
   return upsample(values, pictures.side, pictures.size);
 }
 
 // The photograph with its heatmap over it, or the heatmap alone where there is no photograph. Where it is cold it covers
-// less than where it is hot; at an opacity of 1 it covers all.
+// less than where it is hot; at an opacity of 1 it covers all. Under it the photograph is grey, so that colours are heat.
 function paintHeatmap(canvas, pictures, opacity, by = "value") {
   const { size, photograph } = pictures;
   const picture = new ImageData(size, size);
   const heat = pictures.steps ? heatOf(pictures, by) : null;
-  const shares = Float32Array.from({ length: 256 }, (_, i) => (photograph ? opacity ** (4 - (3 * i) / 255) : 1));
+  const cover = (i) => (photograph ? opacity ** (1 + 6 * (1 - Math.sqrt(i / 255))) : 1);
+  const shares = Float32Array.from({ length: 256 }, (_, i) => cover(i));
+  const greyness = heat ? Math.min(1, 4 * opacity) : 0;
   for (let i = 0; i < size * size; i++) {
+    const [red, green, blue] = photograph ? photograph.subarray(4 * i) : [0, 0, 0];
+    const grey = 0.299 * red + 0.587 * green + 0.114 * blue;
     const level = heat ? Math.round(255 * heat[i]) : 0;
     const share = heat ? shares[level] : 0;
     for (let c = 0; c < 3; c++) {
-      const shown = photograph ? photograph[4 * i + c] : 0;
+      const colour = photograph ? photograph[4 * i + c] : 0;
+      const shown = colour + (grey - colour) * greyness;
       picture.data[4 * i + c] = shown + (TABLE[3 * level + c] - shown) * share;
     }
     picture.data[4 * i + 3] = heat || photograph ? 255 : 0;

@@ -7,10 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..config import DataConfig
-from ..data import read_manifest
-from ..errors import UserError
-from ..source import ImageSource
+from torch import Tensor
+
+from .config import DataConfig, Preprocessing
+from .data import read_manifest
+from .errors import ImageError, UserError
+from .images import decode, preprocess
+from .source import ImageSource
 
 
 class Photographs:
@@ -49,3 +52,11 @@ def data_of(run: Mapping[str, Any]) -> DataConfig:
     start = Path(run.get("folder", ""))
     paths = {key: str(start / known[key]) for key in ("root", "labels", "list") if known.get(key)}
     return DataConfig(**{**known, **paths})
+
+
+def read_photograph(source: ImageSource, preprocessing: str, max_pixels: int) -> Tensor:
+    """What the network saw of it, (3, 224, 224) in [0, 1]; raises ImageError."""
+    if preprocessing not in list(Preprocessing):
+        raise ImageError(f"its run.json says preprocessing={preprocessing}, which is unknown here")
+    with source.open() as file:
+        return preprocess(decode(file, max_pixels=max_pixels), Preprocessing(preprocessing))

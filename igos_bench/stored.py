@@ -7,11 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..cells import Cell
-from ..results import by_id, read_csv
-
-MOST_STEPS = 255
-"""Steps that the page shows, which has a byte for them; of a curve with more, evenly chosen ones."""
+from .cells import Cell
+from .formats import by_id
 
 
 @dataclass(frozen=True)
@@ -22,6 +19,11 @@ class Curve:
     deletion: np.ndarray
     insertion: np.ndarray
 
+    @property
+    def shares(self) -> np.ndarray:
+        """Of the elements that are hit at each point, (n + 1,) from 0 to 1."""
+        return np.asarray(self.hits / self.hits[-1])
+
 
 class StoredCell:
     """Reads a chunk when one of its images is asked for, and keeps the last two."""
@@ -29,9 +31,7 @@ class StoredCell:
     def __init__(self, cell: Cell) -> None:
         """Find out which chunk each image lies in."""
         directory = cell.directory
-        self._chunks: dict[str, int] = {}
-        for path in sorted((directory.protocol_path / "records").glob("[0-9]*.csv")):
-            self._chunks |= {row["image_id"]: int(path.stem) for row in read_csv(path) or []}
+        self._chunks = directory.chunk_of()
 
         @lru_cache(maxsize=2)
         def maps(chunk: int) -> dict[str, np.ndarray]:
@@ -40,12 +40,8 @@ class StoredCell:
         @lru_cache(maxsize=2)
         def curves(chunk: int) -> dict[str, Curve]:
             arrays = directory.read_curves(chunk)
-            if not arrays:
-                return {}
-            shown = thinned(len(arrays["hits"]))
             deletion, insertion = (by_id(arrays, kind) for kind in ("deletion", "insertion"))
-            hits = arrays["hits"][shown]
-            return {i: Curve(hits, deletion[i][shown], insertion[i][shown]) for i in deletion}
+            return {i: Curve(arrays["hits"], deletion[i], insertion[i]) for i in deletion} if arrays else {}
 
         self._maps, self._curves = maps, curves
 
@@ -57,8 +53,3 @@ class StoredCell:
     def curve(self, image_id: str) -> Curve | None:
         """Its curves, or None where they are not there or damaged."""
         return self._curves(self._chunks[image_id]).get(image_id)
-
-
-def thinned(points: int) -> np.ndarray:
-    """Indices of the points that are shown of a curve that has so many: all, or 256 with both ends."""
-    return np.unique(np.linspace(0, points - 1, min(points, MOST_STEPS + 1)).round().astype(int))
