@@ -5,10 +5,10 @@ SAMPLE := .venv/sample.stamp
 DEV := .venv/dev.stamp
 BENCH := .venv/bench.stamp
 
-.PHONY: help demo test test-long test-gpu test-slurm test-browser coverage mutation check bench bench-scale clean
+.PHONY: help demo test test-long test-gpu test-slurm test-browser coverage mutation check bench bench-scale simulate-scale clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(SAMPLE) ## I-GOS at 28 x 28 on the embedded sample
 	$(BIN)/igos-bench
@@ -54,6 +54,9 @@ bench: $(BENCH) ## seconds an image beside other implementations: 20 minutes, or
 
 bench-scale: $(DEV) ## seconds an image and memory from 50 to 5,000 images
 	$(BIN)/python scripts/bench_scale.py
+
+simulate-scale: $(DEV) ## table, status and resume of up to 19.2 million made-up rows: 15 minutes, 4 GB of disk
+	$(BIN)/python scripts/simulate_scale.py
 
 clean: ## remove .venv, caches and builds; results stay
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from .errors import cannot_write
 
+Content = bytes | Callable[[IO[bytes]], None]
+"""All that a file is to hold, or what writes it into the file, for what is too large to be held at once."""
 
-def write_atomically(path: Path, content: bytes, *, flush: bool = True) -> None:
+
+def write_atomically(path: Path, content: Content, *, flush: bool = True) -> None:
     """Write a file beside its place, flush it to the disk and rename it into place.
 
     Args:
@@ -27,12 +32,15 @@ def write_atomically(path: Path, content: bytes, *, flush: bool = True) -> None:
         raise cannot_write(path, error) from error
 
 
-def write_inside(folder: Path, path: Path, content: bytes, *, flush: bool) -> None:
+def write_inside(folder: Path, path: Path, content: Content, *, flush: bool) -> None:
     """Write a file inside `folder`, on the same file system, and rename it into its place; raises OSError."""
     temporary = _temporary(folder, path.name)
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
             if flush:
                 file.flush()
                 os.fsync(file.fileno())

@@ -15,10 +15,10 @@ from .data import ImageSource
 from .errors import ImageError, UserError
 from .evaluate import Evaluator
 from .foreign import MapFolder
+from .formats import Row, by_id
 from .metrics import deletion_insertion, is_constant
 from .perturb import Baselines
 from .prepare import Run
-from .results import Row, by_id
 
 
 def explain_and_score(
@@ -67,10 +67,7 @@ def _batch(
 ) -> list[dict[str, Any]]:
     config, method = run.config, run.method
     images = torch.stack([image for _, image in good]).to(run.device)
-    evaluate.check(images)
     baselines = Baselines(images)
-    for baseline in dict.fromkeys((run.protocol.deletion_baseline, run.protocol.insertion_baseline)):
-        evaluate.check(baselines[baseline])
     logits = evaluate.logits(images)
     targets = logits.argmax(1)
     before = (evaluate.forwards, evaluate.backwards)

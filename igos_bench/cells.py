@@ -14,11 +14,17 @@ from typing import Any
 import pandas as pd
 
 from .errors import UserError
+from .formats import COLUMNS, read_json, rows_of
 from .marks import marks_of_run
-from .results import COLUMNS, RunDirectory, read_csv, read_json, run_files
+from .results import RunDirectory, run_files
+from .rows import TEXTS, frame_of
+from .tally import record_files
 
 GROUP = ["model", "data", "protocol"]
 """What a table is of: only its cells are compared."""
+
+MEANS = ("deletion_auc", "insertion_auc", "explain_seconds", "score_seconds")
+"""Columns of a row that a table has the means of."""
 
 # What may differ between runs of a method and yet is no setting of its own.
 _PLACES = ("method.name", "protocol.name", "protocol.version")
@@ -32,7 +38,7 @@ class Cell:
         variant: What tells it from other runs of its method, `key=value`; empty where there are none.
         requested: How many images were asked for.
         settings: What tells runs apart: hyper-parameters, protocol, seed, precision, preprocessing, hashes.
-        rows: Of the images that are done, by `image_id`, with the columns of records.csv.
+        rows: Of the images that are done, by `image_id`, with the columns of records.csv, or those that were asked for.
         directory: Where its maps and curves are.
         code: What its reader should know of the code that computed it, words of `marks.MARKS`.
         failures: Why images could not be done, by image id.
@@ -78,13 +84,19 @@ class Cell:
         return " ".join(("incomplete",) * (not self.complete) + self.code)
 
 
-def read_cells(results_dir: Path, *, allow_partial: bool = False) -> list[Cell]:
+def read_cells(results_dir: Path, *, allow_partial: bool = False, columns: Sequence[str] = COLUMNS) -> list[Cell]:
     """All cells under `results_dir`/runs, by model, data, protocol and method, finest first.
+
+    Args:
+        results_dir: The results folder.
+        allow_partial: Take cells that are incomplete.
+        columns: Which of records.csv `Cell.rows` are to have: of millions of rows, all do not fit into memory. Without
+            `image_id` they are numbered.
 
     Raises:
         UserError: There are no runs; a file of one is damaged; or, without `allow_partial`, a cell is incomplete.
     """
-    named = _named(find_cells(results_dir))
+    named = _named([cell for path in run_files(results_dir) for cell in _cells_of_run(path, columns)])
     if not named:
         raise UserError(f"no runs under {results_dir / 'runs'}: make one with `igos-bench method=igos resolution=28`")
     if not allow_partial and (partial := [cell for cell in named if not cell.complete]):
@@ -141,17 +153,17 @@ def _place(cell: Cell) -> tuple[str, str, str, str, int]:
     return cell.model, cell.data, cell.protocol, cell.method, -cell.resolution
 
 
-def _cells_of_run(path: Path) -> Iterator[Cell]:
+def _cells_of_run(path: Path, columns: Sequence[str] = COLUMNS) -> Iterator[Cell]:
     run = read_json(path) or {}
     listing = path.parent / "images.txt"
     asked = listing.read_text(encoding="utf-8").split("\n")[:-1] if listing.exists() else None
     code = marks_of_run(run)
     folders = sorted(folder.parent for folder in path.parent.glob("*-*/records"))
     for folder in folders or [path.parent / f"{run['protocol']}-"]:
-        rows = _rows(folder)
+        rows = _rows(folder, columns)
         if asked is not None:
             rows = rows[rows.index.isin(asked)]
-        ok = rows[rows["status"] == "ok"]
+        is_ok = rows["status"] == "ok"
         protocol = read_json(folder / "protocol.json") or run["config"]["protocol"]
         hashes = {"weights": str(run["weights_sha256"])[:8], "images": str(run["manifest_sha256"])[:8]}
         yield Cell(
@@ -164,27 +176,36 @@ def _cells_of_run(path: Path) -> Iterator[Cell]:
             run_key=run["map_key"],
             settings={**settings_of(run["config"], protocol), **hashes},
             requested=run["requested"] if asked is None else len(asked),
-            rows=ok,
+            rows=_chosen(rows[is_ok], columns),
             directory=RunDirectory(path.parent, folder.name),
             code=code,
-            failures={str(i): str(why) for i, why in rows.loc[rows["status"] != "ok", "error"].items()},
+            failures={str(i): str(why) for i, why in rows.loc[~is_ok, "error"].items()},
         )
 
 
-def _rows(folder: Path) -> pd.DataFrame:
-    """The committed rows of a protocol's folder, by image id."""
-    rows: list[dict[str, Any]] = []
-    for path in sorted((folder / "records").glob("[0-9]*.csv")):
-        found = read_csv(path)
-        if found is None:
+def _rows(folder: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """The committed rows of a protocol's folder, with these of their columns, by image id."""
+    files = record_files(folder)
+    parts: list[bytes] = []
+    for first, found in files.files():
+        damaged = [(files.archive(first), "those chunks again and no others")] * files.is_damaged(first)
+        for chunk, file in found:
+            if file.packed is None and rows_of(file.content) is None:  # what is packed has a sum
+                damaged.append((files.loose(chunk), "that chunk again and no other"))
+            parts.append(file.content)
+        if damaged:
             raise UserError(
-                f"{path} is damaged or cannot be read: start its run again with the same words, which computes that "
-                f"chunk again and no other"
+                f"{damaged[0][0]} is damaged or cannot be read: start its run again with the same words, which "
+                f"computes {damaged[0][1]}"
             )
-        rows.extend(found)
-    frame = pd.DataFrame(rows, columns=list(COLUMNS)).set_index("image_id")
-    numbers = frame.columns.difference(["status", "error"])
-    return frame.assign(**{key: frame[key].replace("", "nan").astype(float) for key in numbers})
+    wanted = [key for key in COLUMNS if key in TEXTS or key in columns]
+    return frame_of(parts, wanted).set_index("image_id")
+
+
+def _chosen(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """These columns, of which the index may be one."""
+    chosen = rows[[key for key in rows.columns if key in columns]]
+    return chosen if "image_id" in columns else chosen.reset_index(drop=True)
 
 
 def _flat(prefix: str, content: Mapping[str, Any]) -> dict[str, str]:

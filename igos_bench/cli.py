@@ -295,14 +295,15 @@ def _animate(words: list[str]) -> int:
 
 def _read(command: str, words: list[str]) -> int:
     """`table` and `compare`, which read what is on disk."""
-    from .cells import read_cells
+    from .cells import MEANS, read_cells
 
     options = _read_words(words, ["results_dir", "allow_partial"])
     allow_partial = options.get("allow_partial", "false")
     if allow_partial not in ("true", "false"):
         raise UserError(f"allow_partial={allow_partial}: write true or false")
     results_dir = Path(options["results_dir"])
-    cells = read_cells(results_dir, allow_partial=allow_partial == "true")
+    columns = MEANS if command == "table" else ("image_id", *MEANS)  # which images they are, a table does not ask
+    cells = read_cells(results_dir, allow_partial=allow_partial == "true", columns=columns)
     partial = sum(not cell.complete for cell in cells)
     written = _write_table(cells, results_dir) if command == "table" else _write_comparison(cells, results_dir)
     say(f"\nwritten to {', '.join(map(str, written))}")

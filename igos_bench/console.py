@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
 from .config import Timing
 from .errors import one_line, say, tell
+from .formats import Row
 from .prepare import Run
-from .results import Row, ok_rows
+from .rows import failed_rows, numbers
 from .runner import Outcome
 from .shard import Shard
+
+SHOWN = ("deletion_auc", "insertion_auc", "explain_seconds", "score_seconds")
+"""Columns of a row whose means are shown while a run goes on."""
 
 
 def print_header(command: str, run: Run) -> None:
@@ -34,7 +39,9 @@ class Progress:
     def __init__(self) -> None:
         """Show nothing yet."""
         self.total = 0
-        self.rows: list[Row] = []
+        self.count = 0
+        self.sums = dict.fromkeys(SHOWN, 0.0)  # of the numbers of all rows so far: of a million, none is kept
+        self.counts = dict.fromkeys(SHOWN, 0)
         self.called = False
         self.terminal = sys.stderr.isatty()
         self.bar = tqdm(total=0, unit="image", smoothing=0, disable=not self.terminal)
@@ -43,27 +50,30 @@ class Progress:
         """So many images are wanted."""
         self.total = self.bar.total = total
 
-    def __call__(self, count: int, rows: list[Row]) -> None:
+    def __call__(self, count: int, rows: Sequence[Row]) -> None:
         """The first call brings what an earlier run left, the others a chunk each."""
         resumed, self.called = not self.called, True
-        self.rows.extend(rows)
+        self.count += len(rows)
+        for key in SHOWN:
+            values = numbers(rows, key)
+            self.sums[key] += sum(values.tolist())
+            self.counts[key] += len(values)
         if resumed and count:
             say(f"resumed {count}/{self.total}")
             self.bar.initial = count  # so that the rate is that of this run
         self.bar.update(count)
-        ok = ok_rows(self.rows)
-        if not ok or not count:
+        if not self.counts["deletion_auc"] or not count:
             return
-        means = f"deletion {mean(ok, 'deletion_auc'):.4f}, insertion {mean(ok, 'insertion_auc'):.4f}"
-        spent = [mean(ok, key) for key in ("explain_seconds", "score_seconds")]
-        self.bar.set_postfix_str(f"{means}, {sum(s for s in spent if not math.isnan(s)):.2f} s an image")
+        deletion, insertion, *spent = (self.sums[key] / max(1, self.counts[key]) for key in SHOWN)
+        means = f"deletion {deletion:.4f}, insertion {insertion:.4f}"
+        self.bar.set_postfix_str(f"{means}, {sum(spent):.2f} s an image")
         if not self.terminal and not resumed:
             seconds = {
-                "explaining": mean(ok_rows(rows), "explain_seconds"),
-                "scoring": mean(ok_rows(rows), "score_seconds"),
+                "explaining": mean(rows, "explain_seconds"),
+                "scoring": mean(rows, "score_seconds"),
             }
             times = ", ".join(f"{s:.2f} s {what}" for what, s in seconds.items() if not math.isnan(s))
-            say(f"{len(self.rows)}/{self.total} images: {means}{f'; {times} an image' * bool(times)}")
+            say(f"{self.count}/{self.total} images: {means}{f'; {times} an image' * bool(times)}")
 
     def tell(self, message: str) -> None:
         """A line that is no progress."""
@@ -77,17 +87,17 @@ class Progress:
 def print_summary(outcome: Outcome, shard: Shard) -> int:
     """Print what came out; return the exit code, 3 where an image failed, of this shard's in the case of one."""
     rows = outcome.rows
-    ok, failed = ok_rows(rows), [row for row in rows if row["status"] != "ok"]
-    if ok:
+    failed = failed_rows(rows)
+    if done := len(rows) - len(failed):
         for key, better in (("deletion", "lower"), ("insertion", "higher")):
-            centre, error = mean(ok, f"{key}_auc"), standard_error(ok, f"{key}_auc")
-            spread = f" ± {error:.4f} (standard error, {len(ok)} images" if len(ok) > 1 else " (1 image"
+            centre, error = mean(rows, f"{key}_auc"), standard_error(rows, f"{key}_auc")
+            spread = f" ± {error:.4f} (standard error, {done} images" if done > 1 else " (1 image"
             say(f"{key:10}{centre:.4f}{spread}; {better} is better)")
-        explain, score = mean(ok, "explain_seconds"), mean(ok, "score_seconds")
+        explain, score = mean(rows, "explain_seconds"), mean(rows, "score_seconds")
         explained = not math.isnan(explain)  # else the maps were there already
         say(f"seconds   {f'{explain:.2f} explaining, ' if explained else ''}{score:.2f} scoring an image")
         if explained:
-            passes = mean(ok, "forwards"), mean(ok, "backwards")
+            passes = mean(rows, "forwards"), mean(rows, "backwards")
             say(f"passes    {passes[0]:.1f} forward, {passes[1]:.1f} backward explaining an image")
     say(f"maps      {outcome.directory / 'maps'}\nrecords   {outcome.records}")
     if shard:
@@ -106,24 +116,18 @@ def _said_of_shard(outcome: Outcome, shard: Shard) -> str:
     text = f"{shard} has been through its {len(outcome.rows)} images, of which the numbers above are; "
     if outcome.whole is None:
         return f"{text}others of the cell are still missing: the other shards compute them"
-    count, done = len(outcome.whole), len(ok_rows(outcome.whole))
-    failed = f", of which {count - done} failed" if done < count else ""
+    count, lost = len(outcome.whole), len(failed_rows(outcome.whole))
+    failed = f", of which {lost} failed" if lost else ""
     return f"{text}so have all other shards: the cell has its {count} images{failed}"
 
 
-def mean(rows: list[Row], key: str) -> float:
-    """Of the rows that have the number; NaN where none has."""
-    values = _numbers(rows, key)
-    return sum(values) / len(values) if values else float("nan")
+def mean(rows: Sequence[Row], key: str) -> float:
+    """Of the rows that are ok and have the number; NaN where none has."""
+    values = numbers(rows, key)
+    return sum(values.tolist()) / len(values) if len(values) else float("nan")
 
 
-def standard_error(rows: list[Row], key: str) -> float:
+def standard_error(rows: Sequence[Row], key: str) -> float:
     """Of that mean; NaN below two numbers."""
-    values, centre = _numbers(rows, key), mean(rows, key)
-    if len(values) < 2:
-        return float("nan")
-    return float((sum((value - centre) ** 2 for value in values) / (len(values) - 1) / len(values)) ** 0.5)
-
-
-def _numbers(rows: list[Row], key: str) -> list[float]:
-    return [float(row[key]) for row in rows if row.get(key) not in (None, "")]
+    values = numbers(rows, key)
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .config import Precision
 from .errors import ImageError
-from .fast import FastNetwork
+from .fast import LARGEST_INPUT, FastNetwork
 from .network import Normalised
 from .precision import allow_tf32, autocast
 
@@ -34,8 +34,8 @@ class Evaluator:
     device, whatever the caller's grad mode. Where memory runs out the micro-batch is halved, with a warning, and stays
     so. `network` run by a method itself has none of this.
 
-    NaN and infinity in logits or gradients raise ImageError: compared with NaN everything is False, and a search would
-    go on from there to a number.
+    NaN and infinity in inputs, logits or gradients raise ImageError: compared with NaN everything is False, and a
+    search would go on from there to a number.
 
     `Build`: in the place of inputs, a function from a slice of the N rows to those inputs; it is called once a
     micro-batch, in order, so that they are never all in memory.
@@ -65,14 +65,6 @@ class Evaluator:
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits (N,K) of inputs (N,3,H,W)."""
         return torch.cat([self._logits(part) for _, part in self._micro_batches(inputs, len(inputs))])
-
-    def check(self, inputs: Tensor) -> None:
-        """Raise ImageError where `network` gives NaN or infinity for inputs (N,3,H,W).
-
-        On a CPU the fast network would not tell: where oneDNN has the ReLU in a convolution's call, its NaN becomes 0.
-        """
-        if self.network is not self.fast_network:
-            Evaluator(self.network, self.network, self.batch_size, self.precision).logits(inputs)
 
     def probability(self, inputs: Tensor | Build, targets: Tensor) -> Tensor:
         """Softmax probability (N,) of `targets` (N,) for inputs (N,3,H,W), or for what `inputs(rows)` makes."""
@@ -205,7 +197,11 @@ class Evaluator:
             # As many as needed, of one size: 20 inputs are better run as 10 + 10 than as 16 + 4.
             parts = -(-(count - start) // self.batch_size)
             rows = slice(start, start + -(-(count - start) // parts))
-            yield rows, inputs[rows] if isinstance(inputs, Tensor) else inputs(rows)
+            part = inputs[rows] if isinstance(inputs, Tensor) else inputs(rows)
+            # The norm is no smaller than the largest and costs a tenth of it.
+            if not (torch.linalg.vector_norm(part) <= LARGEST_INPUT or part.abs().max() <= LARGEST_INPUT):
+                raise ImageError(f"the network is asked about inputs that are NaN or beyond {LARGEST_INPUT:,.0f}")
+            yield rows, part
             start = rows.stop
 
     def autocast(self, inputs: Tensor) -> AbstractContextManager[object]:

@@ -14,11 +14,11 @@ from .cells import Cell
 from .classes import class_title
 from .config import INPUT_SIZE
 from .errors import ImageError, UserError
+from .formats import read_json
 from .layout import KINDS
 from .metrics import rank
 from .perturb import Baseline, blend, upsample
 from .photographs import Photographs, read_photograph
-from .results import read_json
 from .source import ImageSource
 from .stored import Curve, StoredCell
 

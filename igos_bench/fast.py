@@ -21,6 +21,8 @@ from .precision import autocast
 LOGIT_TOLERANCE = 1e-4  # times max(1, the image's largest |logit|): rounding is of the scale of what is summed
 GRADIENT_TOLERANCE = 0.05  # of the gradient's norm: rounding moves activations over the kinks of ReLUs, 0.006 was seen
 BF16_TOLERANCE = 4  # times what plain autocast does, on top: twice that was seen, of logits
+LARGEST_INPUT = 1e6
+"""Of the absolute values of images, perturbed ones too: what `bounds` begins with."""
 
 
 class _Scaled(Normalised):
@@ -72,7 +74,11 @@ class FastNetwork(_Scaled):
         with graph.inserting_after(marked[0]):
             tap = graph.call_module("tap", (marked[0],))
         marked[0].replace_all_uses_with(tap, lambda reader: reader is not tap)
-        traced = fx.GraphModule({**dict(body.named_modules()), "tap": nn.Identity()}, graph)
+        module = body.get_submodule(str(marked[0].target)) if marked[0].op == "call_module" else None
+        # The trace of what is negative would break a max pooling's ties, and the gradient go to another zero.
+        is_leaky = isinstance(module, onednn.FusedConvolution) and module.rectifier is onednn.RELU
+        modules = {**dict(body.named_modules()), "tap": nn.ReLU() if is_leaky else nn.Identity()}
+        traced = fx.GraphModule(modules, graph)
         tapped = _Scaled(traced, self)
         return tapped.to(self.mean.device).eval(), traced.get_submodule("tap")
 
@@ -113,7 +119,10 @@ def _built(
     body, folded = fold_batch_norms(network.body, layers)
     dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
     leading = leading_convolutions(body) if precision is Precision.bf16 else []
-    fused = fuse.fuse(body, dtype, leading) if device.type == "cpu" and onednn.is_available(dtype) else 0
+    fused = 0
+    if device.type == "cpu" and onednn.is_available(dtype):
+        extremes = torch.tensor([-LARGEST_INPUT, LARGEST_INPUT]).view(2, 1, 1, 1)
+        fused = fuse.fuse(body, dtype, leading, largest_input=float(network.normalise(extremes).abs().max()))
     if not fused:
         keep_in_float32(body, leading)
     return (FastNetwork(body, network) if folded or fused or leading else network), folded > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from .bounds import bounds
 from .fold import ReLU6, SameConvolution
 from .onednn import RELU, RELU6, FusedConvolution, Rectifier
 
@@ -16,25 +18,28 @@ _MODULES: dict[type[nn.Module], Rectifier] = {nn.ReLU: RELU, nn.ReLU6: RELU6, Re
 _FUNCTIONS = {torch.relu: RELU, F.relu: RELU, F.relu6: RELU6}
 
 
-def fuse(traced: fx.GraphModule, dtype: torch.dtype, in_float32: Collection[fx.Node] = ()) -> int:
+def fuse(
+    traced: fx.GraphModule, dtype: torch.dtype, in_float32: Collection[fx.Node] = (), *, largest_input: float
+) -> int:
     """Replaces every convolution of a traced network, with the ReLU that alone reads it; returns how many.
 
+    A ReLU6 stays by itself unless all that comes to it is finite for inputs up to `largest_input`, see `onednn.RELU6`.
     With bfloat16 the convolutions of `in_float32` stay in that, and the linear layers' weights become bfloat16 too, so
     that autocast has nothing to convert in each call.
     """
+    largest = bounds(traced, largest_input)
     graph = traced.graph
     modules = dict(traced.named_modules())
     for node in list(graph.nodes):  # what stands between a convolution and its ReLU and does nothing
         if node.op == "call_module" and isinstance(modules[str(node.target)], nn.Identity):
             _take_over(cast(fx.Node, node.args[0]), node)
     convolutions = [node for node in graph.nodes if node.op == "call_module" and _is_plain(modules[str(node.target)])]
-    rectifiers = {node: _absorb_rectifier(node, modules) for node in convolutions}
+    rectifiers = {node: _absorb_rectifier(node, modules, largest[node]) for node in convolutions}
     for node in convolutions:
         fused = FusedConvolution(
             cast(nn.Conv2d, modules[str(node.target)]),
             rectifiers[node],
             owns_gradient=len(node.users) == 1 and next(iter(node.users)) in rectifiers,
-            reads_rectified=rectifiers.get(cast(fx.Node, node.args[0])) is not None,
             dtype=torch.float32 if node in in_float32 else dtype,
         )
         name = f"fused_{node.name}"
@@ -56,7 +61,7 @@ def _is_plain(module: nn.Module) -> bool:
     return isinstance(module, SameConvolution)
 
 
-def _absorb_rectifier(node: fx.Node, modules: dict[str, nn.Module]) -> Rectifier | None:
+def _absorb_rectifier(node: fx.Node, modules: dict[str, nn.Module], largest: float) -> Rectifier | None:
     """Takes the ReLU that alone reads the node out of the graph."""
     if len(node.users) != 1:
         return None
@@ -67,6 +72,8 @@ def _absorb_rectifier(node: fx.Node, modules: dict[str, nn.Module]) -> Rectifier
         rectifier = _FUNCTIONS.get(cast(Any, reader.target))
     else:
         rectifier = None
+    if rectifier is RELU6 and math.isinf(largest):
+        return None
     if rectifier:
         _take_over(node, reader)
     return rectifier

@@ -75,12 +75,15 @@ class Jobs:
         self._fail(name, reason, code)
 
     def end(self) -> int:
-        """Sum up a sweep; return the exit code."""
+        """Sum up a sweep; return the exit code. One of which no cell is available is a mistake."""
         count = sum(map(len, self.failed.values()))
         if self.sweep:
             say(f"\n{self.done} {self.what} without a failure, {self.unavailable} not available, {count} failed")
             for (reason, code), names in self.failed.items():
                 tell(f"failed with {code}: {', '.join(names)}: {reason}")
+            if self.unavailable and not self.done and not self.failed:
+                tell("no cell of this sweep is available: name a method with a resolution that it has")
+                return UserError.code
         return max((code for _, code in self.failed), default=0)
 
     def _complain(self, name: str, error: UserError) -> None:

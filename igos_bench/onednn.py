@@ -40,7 +40,14 @@ class Rectifier(NamedTuple):
     backward: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-RELU = Rectifier("relu", [], lambda g, y, out: torch.ops.aten.threshold_backward.grad_input(g, y, 0, grad_input=out))
+# oneDNN's own ReLU is max(x, 0), which is 0 of NaN: a network that breaks would go on to a probability. With a slope
+# for what is negative NaN stays, and minus infinity too. It is too small to be seen beside any other activation.
+RELU = Rectifier(
+    "leaky_relu",
+    [1e-30],
+    lambda g, y, out: torch.ops.aten.threshold_backward.grad_input(g, y, 0, grad_input=out),
+)
+# This is 0 of NaN: for where none can be.
 RELU6 = Rectifier(
     "hardtanh", [0.0, 6.0], lambda g, y, out: torch.ops.aten.hardtanh_backward.grad_input(g, y, 0, 6, grad_input=out)
 )
@@ -73,7 +80,6 @@ class FusedConvolution(nn.Module):
         convolution: an `nn.Conv2d` or `SameConvolution` without dilation, padded with zeros.
         rectifier: what stands behind it, if anything does.
         owns_gradient: nobody else reads the gradient that its output gets: it may be overwritten.
-        reads_rectified: its inputs are what a ReLU gives out, and so not negative.
         dtype: of the products; inputs of another type are converted.
     """
 
@@ -83,7 +89,6 @@ class FusedConvolution(nn.Module):
         rectifier: Rectifier | None,
         *,
         owns_gradient: bool,
-        reads_rectified: bool,
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
@@ -93,7 +98,6 @@ class FusedConvolution(nn.Module):
         self.bias = None if convolution.bias is None else convolution.bias.detach().to(dtype)
         self.rectifier = rectifier
         self.owns_gradient = owns_gradient
-        self.reads_rectified = reads_rectified
         self.dtype = dtype
         self._arranged = lru_cache(SHAPES_KEPT)(self._arrange)
 
@@ -117,7 +121,7 @@ class FusedConvolution(nn.Module):
         weight = convolution.weight if signs is None else convolution.weight * signs
         convolution.weight = nn.Parameter(weight.clamp(min=0), requires_grad=False)
         convolution.bias = None
-        return FusedConvolution(convolution, None, owns_gradient=True, reads_rectified=True, dtype=self.dtype)
+        return FusedConvolution(convolution, None, owns_gradient=True, dtype=self.dtype)
 
     def input_gradient(self, gradient: Tensor, shape: torch.Size) -> Tensor:
         """From the gradient (N,K,h,w) of the convolution's output to that of its inputs, of `shape` (N,C,H,W)."""

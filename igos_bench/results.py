@@ -1,4 +1,4 @@
-"""What a run leaves on disk: its key, its chunks, its records, its provenance. The only module that writes results.
+"""What a run leaves on disk: its key, its chunks, its records, its provenance. It and `packing` alone write results.
 
     results/runs/<model>/<data>/<method>/<resolution>/<map_key>/
         run.json                      what ran, on what
@@ -13,66 +13,35 @@
             records/000000.csv        its rows: the chunk is done when this file is there
             records.csv               all rows, made from records/
 
+In a run of `packs.RANGE` chunks or more `packing` puts the files of so many into one, such as maps/000000-000199.zip.
+
 Every file is written whole and renamed into its place, so that none is ever torn; a chunk's rows come last and commit
 it. Where one of a chunk's three files is damaged from outside, that chunk is computed again, and no other: so it is
-after a power cut too, since maps and curves are not flushed to the disk one by one (some 3 ms each). A chunk has files
-of its own, which only the process that holds its lease changes; `records.csv` is made anew from `records/`, so that a
-damaged one loses nothing.
+after a power cut too, since maps and curves are not flushed to the disk one by one (some 3 ms each). Of an archive that
+is damaged it is the chunks in it. A chunk has files of its own, which only the process that holds its lease changes;
+`records.csv` is made anew from `records/`, so that a damaged one loses nothing.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import re
 import warnings
-import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from tokenize import TokenError
-from typing import Any
-from zipfile import BadZipFile
+from typing import IO, Any
 
 import numpy as np
 
-from .atomic import change, write_atomically, write_inside
-from .csv_file import csv_rows, csv_text
+from .atomic import Content, change, write_atomically, write_inside
 from .errors import UserError, cannot_write
+from .formats import TIMING_COLUMNS, Row, arrays_of, by_id, csv_bytes, npz, ok_rows, read_json, rows_of
 from .lease import Lease, LeaseLostError
-
-COLUMNS = (
-    "image_id",
-    "label",
-    "target",
-    "score_image",
-    "score_baseline",
-    "deletion_auc",
-    "insertion_auc",
-    "ties",
-    "explain_seconds",
-    "score_seconds",
-    "forwards",
-    "backwards",
-    "status",
-    "error",
-)
-TIMING_COLUMNS = (
-    "chunk",
-    "images",
-    "decode_seconds",
-    "explain_seconds",
-    "score_seconds",
-    "forwards",
-    "backwards",
-    "peak_memory_mb",
-    "notes",
-)
-
-Row = dict[str, Any]
+from .packed_arrays import ArrayFiles
+from .packed_rows import RowFiles
+from .packs import ChunkFiles, Stamp, range_name
+from .tally import record_files
 
 
 def short_key(content: Mapping[str, Any]) -> str:
@@ -89,35 +58,6 @@ def check_folder_name(key: str, name: str) -> None:
         )
 
 
-def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays as a compressed .npz, without pickle; the same arrays give the same bytes."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
-
-
-@dataclass
-class Tally:
-    """What committed rows come to: how many are done, how many failed and why, and the seconds of those done."""
-
-    done: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-
-
-def tally(protocol_path: Path) -> Tally:
-    """Count the committed rows of a run under one protocol; a file that is damaged counts as not done."""
-    found = Tally()
-    for path in (protocol_path / "records").glob("[0-9]*.csv"):
-        for row in read_csv(path) or ():
-            if row["status"] == "ok":
-                found.done += 1
-                found.seconds += float(row["explain_seconds"] or 0) + float(row["score_seconds"] or 0)
-            else:
-                found.failed[row["error"]] += 1
-    return found
-
-
 class RunDirectory:
     """The files of one run: one method, resolution, model and data set.
 
@@ -128,6 +68,10 @@ class RunDirectory:
         """`protocol_folder` is `<protocol>-<key>`."""
         self.path = path
         self.protocol_path = path / protocol_folder
+        self.maps = ArrayFiles(path / "maps", ".npz")
+        self.timing = RowFiles(path / "timing", TIMING_COLUMNS, lambda _rows: {})
+        self.curves = ArrayFiles(self.protocol_path / "curves", ".npz")
+        self.records = record_files(self.protocol_path)
 
     # Provenance
 
@@ -137,13 +81,13 @@ class RunDirectory:
 
     def write_provenance(self, provenance: Mapping[str, Any], lease: Lease | None = None) -> None:
         """Replace run.json."""
-        _write_under(lease, self.path / "run.json", (json.dumps(provenance, indent=2) + "\n").encode())
+        write_under(lease, self.path / "run.json", (json.dumps(provenance, indent=2) + "\n").encode())
 
     def write_listing(self, listing: str, lease: Lease | None = None) -> None:
         """Write images.txt, ids one a line, unless it has more: under one key, all are prefixes of the longest."""
         path = self.path / "images.txt"
         if not path.exists() or len(listing.encode()) > path.stat().st_size:
-            _write_under(lease, path, listing.encode())
+            write_under(lease, path, listing.encode())
 
     def write_protocol(self, protocol: Mapping[str, Any]) -> None:
         """Every choice of the protocol, beside what was made under it."""
@@ -155,26 +99,27 @@ class RunDirectory:
         """Saliency maps of a chunk; rows, under any protocol, that rest on maps which change are withdrawn first."""
         before, after = (by_id(maps, "saliency_map") for maps in (self.read_maps(chunk), arrays))
         changed = {i for i, old in before.items() if i not in after or not np.array_equal(old, after[i])}
-        for path in self.path.glob(f"*/records/{chunk:06d}.csv") if changed else ():
-            if any(row["image_id"] in changed for row in ok_rows(read_csv(path) or [])):
-                if lease:
-                    lease.withdraw(path)
+        for records in self._all_records() if changed else ():
+            if any(row["image_id"] in changed for row in ok_rows(_rows(records, chunk))):
+                if records.is_packed(chunk):
+                    write_under(lease, records.loose(chunk), csv_bytes([]))
+                elif lease:
+                    lease.withdraw(records.loose(chunk))
                 else:
-                    path.unlink()
-        _write_under(lease, self.path / "maps" / f"{chunk:06d}.npz", pack(arrays), flush=False)
+                    records.loose(chunk).unlink()
+        write_under(lease, self.maps.loose(chunk), npz(arrays), flush=False)
 
     def read_maps(self, chunk: int) -> dict[str, np.ndarray] | None:
         """Saliency maps of a chunk, or None where they are not there or damaged."""
-        return _read_npz(self.path / "maps" / f"{chunk:06d}.npz", "image_id", "saliency_map")
+        return arrays_of(self.maps.read(chunk), "image_id", "saliency_map")
 
     def read_curves(self, chunk: int) -> dict[str, np.ndarray] | None:
         """Curves of a chunk and the `hits` they are over, or None where they are not there or damaged."""
-        path = self.protocol_path / "curves" / f"{chunk:06d}.npz"
-        return _read_npz(path, "image_id", "hits", "deletion", "insertion")
+        return arrays_of(self.curves.read(chunk), "image_id", "hits", "deletion", "insertion")
 
     def read_results(self, chunk: int) -> dict[str, dict[str, Any]]:
         """What a chunk has under this protocol, by image id: `row`, `map`, `deletion`, `insertion`, `hits`."""
-        rows = ok_rows(read_csv(self.protocol_path / "records" / f"{chunk:06d}.csv") or [])
+        rows = ok_rows(_rows(self.records, chunk))
         maps = by_id(self.read_maps(chunk), "saliency_map")
         curves = self.read_curves(chunk)
         deletion, insertion = (by_id(curves, kind) for kind in ("deletion", "insertion"))
@@ -194,82 +139,136 @@ class RunDirectory:
 
     def results(self) -> Iterator[dict[str, dict[str, Any]]]:
         """What every chunk that is done has under this protocol, one after the other; see `read_results`."""
-        for path in sorted((self.protocol_path / "records").glob("[0-9]*.csv")):
-            yield self.read_results(int(path.stem))
+        yield from map(self.read_results, self.records.chunks())
+
+    def chunk_of(self) -> dict[str, int]:
+        """Image id -> the chunk in which this protocol has a row of it."""
+        return {
+            row["image_id"]: chunk
+            for _, files in self.records.files()
+            for chunk, file in files
+            for row in rows_of(file.content) or ()
+        }
 
     def is_scored_elsewhere(self, chunk: int) -> bool:
         """Whether a chunk has rows under another protocol."""
-        return any(p.parent.parent != self.protocol_path for p in self.path.glob(f"*/records/{chunk:06d}.csv"))
+        others = (records for records in self._all_records() if records.folder != self.records.folder)
+        return any(_rows(records, chunk) for records in others)
 
     def commit(self, chunk: int, curves: Mapping[str, np.ndarray], rows: list[Row], lease: Lease | None = None) -> None:
         """Commit a chunk: its curves, and then its rows, which make it done."""
-        _write_under(lease, self.protocol_path / "curves" / f"{chunk:06d}.npz", pack(curves), flush=False)
-        _write_under(lease, self.protocol_path / "records" / f"{chunk:06d}.csv", csv_text(COLUMNS, rows).encode())
+        write_under(lease, self.curves.loose(chunk), npz(curves), flush=False)
+        write_under(lease, self.records.loose(chunk), csv_bytes(rows))
 
     def look_anew(self) -> None:
         """See rows that were committed just now, on any machine."""
-        change(self.protocol_path / "records")
+        change(self.records.folder)
 
-    def stamp(self, chunk: int) -> tuple[int, int] | None:
+    def stamp(self, chunk: int) -> Stamp | None:
         """What changes whenever the rows of a chunk are committed; None where there are none."""
-        return _stamp(self.protocol_path / "records" / f"{chunk:06d}.csv")
+        return self.records.stamp(chunk)
 
     def read_rows(self, chunk: int) -> list[Row]:
         """The committed rows of a chunk, as text; empty where it is not done, or no longer whole, which it warns of."""
-        path = self.protocol_path / "records" / f"{chunk:06d}.csv"
-        if not path.exists():
+        content = self.records.read(chunk)
+        if content is None and not self.records.loose(chunk).exists():
+            if self.records.is_damaged(chunk):
+                _warn_of(self.records, chunk)
             return []
-        rows = read_csv(path)
-        arrays = [folder / f"{chunk:06d}.npz" for folder in (self.path / "maps", self.protocol_path / "curves")]
+        return self._whole(chunk, content or b"")
+
+    def scan(self) -> Iterator[tuple[int, Stamp, list[Row] | bytes]]:
+        """Every chunk that has rows, with its `stamp` and its `read_rows`, or their text where all are ok and packed.
+
+        Each folder is listed and each archive opened once: asking for one chunk after the other takes a parallel file
+        system minutes.
+        """
+        loose = {files: files.listed()[0] for files in (self.maps, self.curves)}
+        for first, found in self.records.files():
+            packed = {files: files.packed(first).keys() - there for files, there in loose.items()}
+            for chunk, file in found:
+                if file.packed and not file.packed["failed"] and all(chunk in there for there in packed.values()):
+                    yield chunk, file.stamp, file.content
+                else:
+                    yield chunk, file.stamp, self._whole(chunk, file.content)
+            if self.records.is_damaged(first):
+                _warn_of(self.records, first)
+
+    def _whole(self, chunk: int, content: bytes) -> list[Row]:
+        """The rows of a chunk, of which `content` is the file, if its arrays are whole."""
+        rows = rows_of(content)
         # A torn archive has lost its directory, which stands at its end; an empty one lacks what the rows speak of.
         wanted = {row["image_id"] for row in ok_rows(rows or [])}
-        there = {file: _read_npz(file, "image_id") for file in arrays}
-        damaged = [path] * (rows is None)
-        damaged += [file for file, found in there.items() if found is None or not wanted <= set(found["image_id"])]
+        damaged: list[ChunkFiles] = [self.records] if rows is None else []
+        for files in (self.maps, self.curves) if rows else ():
+            if files.loose(chunk).exists() or not files.is_packed(chunk):
+                there = arrays_of(files.read(chunk), "image_id")
+                if there is None or not wanted <= set(there["image_id"]):
+                    damaged.append(files)
         if damaged:
-            warnings.warn(f"{damaged[0]} is missing or damaged: chunk {chunk} is computed again", stacklevel=2)
+            _warn_of(damaged[0], chunk)
         return [] if damaged else rows or []
 
     def failed_ids(self, chunk: int) -> set[str]:
         """The images of a chunk that failed under any protocol."""
-        paths = self.path.glob(f"*/records/{chunk:06d}.csv")
-        return {row["image_id"] for path in paths for row in read_csv(path) or [] if row["status"] != "ok"}
+        rows = (row for records in self._all_records() for row in _rows(records, chunk))
+        return {row["image_id"] for row in rows if row["status"] != "ok"}
 
     def log_timing(self, chunk: int, line: Row, lease: Lease | None = None) -> None:
         """Add a line to what a chunk took."""
-        path = self.path / "timing" / f"{chunk:06d}.csv"
-        lines = [*(read_csv(path, TIMING_COLUMNS) or []), line]
-        _write_under(lease, path, csv_text(TIMING_COLUMNS, lines).encode(), flush=False)
+        lines = [*_rows(self.timing, chunk), line]
+        write_under(lease, self.timing.loose(chunk), csv_bytes(lines, TIMING_COLUMNS), flush=False)
 
     def merge(self) -> Path:
         """Make timing.csv, and records.csv in the manifest's order, from the chunks' own; return the latter's path."""
-        if (self.path / "timing").exists():
-            _merge(self.path / "timing", self.path / "timing.csv", TIMING_COLUMNS)
-        return _merge(self.protocol_path / "records", self.protocol_path / "records.csv", COLUMNS)
+        if self.timing.folder.exists():
+            _merge(self.timing, self.path / "timing.csv")
+        return _merge(self.records, self.protocol_path / "records.csv")
+
+    def _all_records(self) -> list[RowFiles]:
+        """Rows under every protocol."""
+        return [record_files(folder.parent) for folder in sorted(self.path.glob("*/records"))]
 
 
-def _merge(folder: Path, target: Path, columns: Sequence[str]) -> Path:
+def _rows(files: RowFiles, chunk: int) -> list[Row]:
+    """Those of a chunk; none where they are damaged."""
+    return rows_of(files.read(chunk) or b"", files.columns) or []
+
+
+def _warn_of(files: ChunkFiles, chunk: int) -> None:
+    """Of what is damaged; in the same words for all chunks of an archive, so that they are shown once."""
+    place = files.place(chunk)
+    what = f"chunk {chunk}" if place == files.loose(chunk) else f"what it had of chunks {range_name(chunk)}"
+    warnings.warn(f"{place} is missing or damaged: {what} is computed again", stacklevel=4)
+
+
+def _merge(files: RowFiles, target: Path) -> Path:
     """Put the rows of all files of a folder into one, also while other processes do the same.
 
     Each looks, once its file is in place, whether the folder has changed meanwhile, and then does it again. So the last
     to put its file into place, whoever that is, has put all there is. On a lock one might have to wait when leaving.
     """
-    known: dict[tuple[Path, tuple[int, int] | None], list[Row]] = {}
+
+    def write(output: IO[bytes]) -> None:
+        output.write(files.header)
+        for _, found in files.files():
+            for _, file in found:
+                if file.packed is not None or rows_of(file.content, files.columns):
+                    output.write(file.content.removeprefix(files.header))
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        files.folder.mkdir(parents=True, exist_ok=True)
         while True:
-            parts = [(part, _stamp(part)) for part in sorted(folder.glob("[0-9]*.csv"))]
-            known = {part: known[part] if part in known else read_csv(part[0], columns) or [] for part in parts}
-            content = csv_text(columns, [row for rows in known.values() for row in rows]).encode()
+            before = files.state()
             # Inside the folder: a client of NFS sees anew what is in one that it has changed.
-            write_inside(folder, target, content, flush=True)
-            if parts == [(part, _stamp(part)) for part in sorted(folder.glob("[0-9]*.csv"))]:
+            write_inside(files.folder, target, write, flush=True)
+            if before == files.state():
                 return target
     except OSError as error:
         raise cannot_write(target, error) from error
 
 
-def _write_under(lease: Lease | None, path: Path, content: bytes, *, flush: bool = True) -> None:
+def write_under(lease: Lease | None, path: Path, content: Content, *, flush: bool = True) -> None:
     """`write_atomically` by way of the lease's folder, which is gone where another process has taken it over."""
     if lease is None:
         return write_atomically(path, content, flush=flush)
@@ -282,62 +281,6 @@ def _write_under(lease: Lease | None, path: Path, content: bytes, *, flush: bool
         raise cannot_write(path, error) from error
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
-def _read_npz(path: Path, *keys: str) -> dict[str, np.ndarray] | None:
-    """These arrays of a file, or None where it is not there, damaged, or lacks one."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in keys}
-    except (OSError, BadZipFile, zlib.error, ValueError, EOFError, KeyError, RuntimeError):  # zipfile's others
-        return None
-    except (MemoryError, OverflowError, SyntaxError, TokenError):  # of a header that was made up
-        return None
-
-
-def by_id(arrays: Mapping[str, np.ndarray] | None, key: str) -> dict[str, np.ndarray]:
-    """One of a chunk's arrays, image id -> what it has of that image; empty where there are none."""
-    return dict(zip(map(str, arrays["image_id"]), arrays[key], strict=True)) if arrays else {}
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON file, or None where there is none; raises UserError where it is damaged."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"expected an object, found {type(content).__name__}")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}). The maps and rows beside it are untouched: restore the file, or move "
-            f"the folder {path.parent} away and start again"
-        ) from error
-    return content
-
-
-def read_csv(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row] | None:
-    """The rows of a chunk's file or of records.csv, as text; None where it is damaged or cannot be read."""
-    try:
-        text = path.read_bytes().decode()  # as it stands: read_text would turn a carriage return into a line's end
-        rows = csv_rows(text)
-    except (OSError, ValueError, csv.Error):
-        return None
-    whole = text.startswith(",".join(columns) + "\n") and text.endswith("\n")
-    return rows if whole and all(len(row) == len(columns) and None not in row.values() for row in rows) else None
-
-
 def run_files(results_dir: Path) -> list[Path]:
     """The run.json of every run of a results folder, finished or not."""
     return sorted(results_dir.glob("runs/*/*/*/*/*/run.json"))
-
-
-def ok_rows(rows: Iterable[Row]) -> list[Row]:
-    """The rows that hold numbers."""
-    return [row for row in rows if row["status"] == "ok"]

@@ -20,10 +20,12 @@ from .config import plain
 from .data import ImageSource
 from .errors import ImageError, UserError
 from .evaluate import Evaluator
+from .formats import Row, by_id
 from .lease import Lease, LeaseLostError, Leases
 from .prepare import Run
 from .provenance import continued, describe, now
-from .results import Row, RunDirectory, by_id
+from .results import RunDirectory
+from .rows import failed_rows
 from .share import Report, Share, Tell
 
 Decoded = tuple[ImageSource, Tensor | ImageError]
@@ -43,9 +45,9 @@ class Outcome:
 
     directory: Path
     records: Path
-    rows: list[Row]
+    rows: Sequence[Row]
     resumed: int
-    whole: list[Row] | None
+    whole: Sequence[Row] | None
 
 
 def execute(
@@ -91,7 +93,7 @@ def execute(
             _amend(run, leases, lambda found: continued(found, run), tell)
         expect(sum(len(chunks[i]) for i in share.mine))
         resumed = sum(len(chunks[i]) for i in before)
-        report(resumed, [row for i in before for row in share.rows[i]])
+        report(resumed, share.gathered(before))
         try:
             while share.missing:
                 for lease, decoded, seconds in _decoded(run, share):
@@ -106,17 +108,17 @@ def execute(
                 with suppress(UserError):  # what ended the run is told, not that this could not be done on top of it
                     directory.merge()
             raise
-        wanted = {image.image_id for image in images}
-        mine = [row for i in share.mine for row in share.rows[i] if row["image_id"] in wanted]
+        mine = share.gathered(share.mine)
         if not share.is_whole():
             return Outcome(directory.path, directory.protocol_path / "records", mine, resumed, None)
+        share.pack()
         records = directory.merge()
-        whole = [row for i in range(len(chunks)) for row in share.rows[i] if row["image_id"] in wanted]
+        whole = share.gathered(range(len(chunks)))
         ended = {
             "finished": now(),
             "images_sha256": hashlib.sha256(listing.encode()).hexdigest(),
             "requested": len(images),
-            "done": sum(row["status"] == "ok" for row in whole),
+            "done": len(whole) - len(failed_rows(whole)),
         }
         if evaluate.batch_size < provenance["batch_size"]:
             ended["batch_size_after_out_of_memory"] = evaluate.batch_size

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import overload
 
 from .data import ImageSource
+from .formats import Row, rows_of
 from .lease import Lease, Leases
-from .results import Row, RunDirectory
+from .packing import loose_ranges, pack_range
+from .packs import Stamp, range_of
+from .results import RunDirectory
+from .rows import Rows, plain_ids
 from .shard import Shard
 
-Report = Callable[[int, list[Row]], None]
+Report = Callable[[int, Sequence[Row]], None]
 Tell = Callable[[str], None]
 
 
@@ -21,7 +26,8 @@ class Share:
     Attributes:
         chunks: Images of each of the run's.
         mine: Those that are this process's to see to: all, or those of its shard.
-        rows: Rows of each of these that is done, as far as this process knows.
+        rows: Those of each of these that is done, as far as this process knows, of its images alone; as text where they
+            were packed before, and all are ok.
         missing: Those that were not done when it last looked. A chunk with an image that failed counts as missing at
             first, so that a run tries again, and as done where another process has committed it since.
         claimed: Leases on chunks, in the order in which `images` has begun to yield their images.
@@ -44,9 +50,13 @@ class Share:
         self.tell = tell
         self.claimed: deque[Lease] = deque()
         self.mine = range(shard.index, len(chunks), shard.count)
-        self._before = {i: directory.stamp(i) for i in self.mine}
-        self.rows = {i: directory.read_rows(i) for i in self.mine}
+        self.rows: dict[int, list[Row] | bytes] = {i: [] for i in self.mine}
+        self._before: dict[int, Stamp] = {}
+        for chunk, stamp, rows in directory.scan():
+            if chunk in self.mine:
+                self._before[chunk], self.rows[chunk] = stamp, self._of_chunk(chunk, rows)
         self.missing = [i for i in self.mine if not self._has(i, ("ok",))]
+        self._left = Counter(range_of(chunk)[0] for chunk in self.missing)
         self._waits_for: set[str] = set()
 
     def images(self) -> Iterator[ImageSource]:
@@ -69,7 +79,10 @@ class Share:
     def done(self, lease: Lease, rows: list[Row]) -> None:
         """A chunk has been committed here."""
         self.leases.release(lease)
-        self._done(int(lease.name), rows)
+        self._done(chunk := int(lease.name), rows)
+        others = [i for i in range_of(chunk) if i < len(self.chunks)]
+        if self._is_packed() and not self._left[others[0]] and all(map(self.directory.stamp, others)):
+            pack_range(self.directory, self.leases, others[0], self.tell)
 
     def lost(self, lease: Lease) -> None:
         """A chunk was taken over while it was computed here: its rows are the other's."""
@@ -93,31 +106,67 @@ class Share:
     def is_whole(self) -> bool:
         """Whether every chunk of the run has been tried, the other shards' too; if so, `rows` has them all."""
         others = [i for i in range(len(self.chunks)) if i not in self.mine]
-        if others:
-            self.directory.look_anew()
-        if not all(map(self.directory.stamp, others)):  # before any is read
+        if not others:
+            return True
+        self.directory.look_anew()
+        if not set(others) <= set(self.directory.records.chunks()):  # before any is read
             return False
-        self.rows |= {i: self.directory.read_rows(i) for i in others}
+        self.rows |= {i: [] for i in others}
+        for chunk, _, rows in self.directory.scan():
+            if chunk in self.rows and chunk not in self.mine:
+                self.rows[chunk] = self._of_chunk(chunk, rows)
         return all(self._has(i, ("ok", "failed")) for i in others)
 
+    def gathered(self, chunks: Iterable[int]) -> Sequence[Row]:
+        """The rows of chunks, of their images alone."""
+        parts = [self.rows[chunk] for chunk in chunks]
+        rows = Rows(parts)
+        return rows if any(isinstance(part, bytes) for part in parts) else list(rows)
+
+    @overload
+    def _of_chunk(self, chunk: int, rows: list[Row]) -> list[Row]: ...
+    @overload
+    def _of_chunk(self, chunk: int, rows: list[Row] | bytes) -> list[Row] | bytes: ...
+    def _of_chunk(self, chunk: int, rows: list[Row] | bytes) -> list[Row] | bytes:
+        """The rows of a chunk's images alone; as text, where that has just these."""
+        wanted = [image.image_id for image in self.chunks[chunk]]
+        if isinstance(rows, bytes):
+            if plain_ids(rows) == wanted:
+                return rows
+            rows = rows_of(rows) or []
+        asked = set(wanted)
+        return [row for row in rows if row["image_id"] in asked]
+
+    def pack(self) -> None:
+        """Pack what is still loose of a run that is whole."""
+        for first in loose_ranges(self.directory) if self._is_packed() else ():
+            pack_range(self.directory, self.leases, first, self.tell)
+
+    def _is_packed(self) -> bool:
+        """Whether the run has so many chunks that they are packed; a small one is easier to look into as it is."""
+        return len(self.chunks) >= len(range_of(0))
+
     def _is_done_elsewhere(self, chunk: int) -> bool:
-        if self.directory.stamp(chunk) == self._before[chunk]:
+        if self.directory.stamp(chunk) == self._before.get(chunk):
             return False
-        self.rows[chunk] = self.directory.read_rows(chunk)
+        self.rows[chunk] = rows = self.directory.read_rows(chunk)
         if not self._has(chunk, ("ok", "failed")):
             return False
-        self._done(chunk, self.rows[chunk])
+        self._done(chunk, rows)
         return True
 
     def _done(self, chunk: int, rows: list[Row]) -> None:
-        wanted = {image.image_id for image in self.chunks[chunk]}
-        self.rows[chunk] = [row for row in rows if row["image_id"] in wanted]
+        self.rows[chunk] = rows = self._of_chunk(chunk, rows)
         self.missing.remove(chunk)
-        self.report(len(self.chunks[chunk]), self.rows[chunk])
+        self._left[range_of(chunk)[0]] -= 1
+        self.report(len(self.chunks[chunk]), rows)
 
     def _has(self, chunk: int, statuses: Sequence[str]) -> bool:
         """Whether all images of a chunk have rows of such a status."""
-        there = {row["image_id"] for row in self.rows[chunk] if row["status"] in statuses}
+        rows = self.rows[chunk]
+        if isinstance(rows, bytes):
+            return True
+        there = {row["image_id"] for row in rows if row["status"] in statuses}
         return all(image.image_id in there for image in self.chunks[chunk])
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from .config import plain
 from .errors import UserError
+from .formats import read_json
 from .marks import MARKS, marks_of_run
 from .methods import installed_version
-from .results import read_json, run_files
+from .results import run_files
 from .tuned import tuned_lambdas
 from .words import flat, words_for, written
 

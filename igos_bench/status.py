@@ -15,8 +15,10 @@ import pandas as pd
 
 from .counted import Counted, columns
 from .errors import UserError, one_line
+from .formats import read_json
 from .lease import Holder, Leases
-from .results import read_json, run_files, tally
+from .results import run_files
+from .tally import tally
 
 SHOWN = 5
 """Reasons of a cell, and logs, that are shown."""

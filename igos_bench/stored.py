@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from .cells import Cell
-from .results import by_id, read_csv
+from .formats import by_id
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,7 @@ class StoredCell:
     def __init__(self, cell: Cell) -> None:
         """Find out which chunk each image lies in."""
         directory = cell.directory
-        self._chunks: dict[str, int] = {}
-        for path in sorted((directory.protocol_path / "records").glob("[0-9]*.csv")):
-            self._chunks |= {row["image_id"]: int(path.stem) for row in read_csv(path) or []}
+        self._chunks = directory.chunk_of()
 
         @lru_cache(maxsize=2)
         def maps(chunk: int) -> dict[str, np.ndarray]:

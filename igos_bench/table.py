@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from .atomic import write_atomically
-from .cells import GROUP, Cell
+from .cells import GROUP, MEANS, Cell
 from .csv_file import csv_text
 from .marks import footnotes, signs
 from .statistics import interval
@@ -38,7 +38,6 @@ COLUMNS = (
     "insertion_difference",
     "marks",
 )
-TIMES = ("explain_seconds", "score_seconds")
 
 
 def paper_table() -> dict[tuple[str, int], tuple[float, float]]:
@@ -61,7 +60,7 @@ def make_table(cells: Sequence[Cell]) -> pd.DataFrame:
         reference = paper.get((cell.method, cell.resolution), (None, None))
         row = {
             **{key: getattr(cell, key) for key in (*COLUMNS[:7], "run_key", "variant", "marks")},
-            **{key: cell.rows[key].mean() for key in ("deletion_auc", "insertion_auc", *TIMES)},
+            **{key: cell.rows[key].mean() for key in MEANS},
             "paper_deletion": reference[0],
             "paper_insertion": reference[1],
         }

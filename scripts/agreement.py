@@ -22,7 +22,7 @@ from rerun import has_default_method, read_config
 
 from igos_bench.cells import Cell, find_cells
 from igos_bench.errors import UserError
-from igos_bench.results import read_json
+from igos_bench.formats import read_json
 
 AREAS = ("deletion", "insertion")
 

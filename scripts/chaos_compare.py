@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from igos_bench.results import read_csv
+from igos_bench.formats import read_csv
 
 SAME = ("maps/*.npz", "curves/*.npz", "records/*.csv", "records.csv", "images.txt", "protocol.json")
 

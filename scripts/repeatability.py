@@ -14,10 +14,16 @@ The first three have to give the same rows, seconds apart, and the same bytes of
 images and targets, areas of every image within 1e-3, and for I-GOS and Mask, which amplify rounding, means within
 0.005.
 
-Other words: `changes=[...]` for some of them; `threads=2` of the reference; `work=results/repeatability`, where the
-runs are (started again, the script computes only what is missing); anything else is handed to igos-bench, `model=` or
-`data=` for instance. OUT gets a row a change and cell, in the place of that of the same cell. Exit code 1: a bound is
-broken.
+Other words: `changes=[...]` for some of them, `batch_size-7` for one of several; `threads=2` of the reference;
+`work=results/repeatability`, where the runs are (started again, the script computes only what is missing); anything
+else is handed to igos-bench, `model=` or `data=` for instance. OUT gets a row a change and cell, in the place of that
+of the same cell. Exit code 1: a bound is broken.
+
+All at full settings takes many hours on two cores. results/repeatability.csv is of three commands, see their rows:
+
+    methods=[igos,mask] resolutions=[28] changes=[threads,batch_size-7] protocol.n_steps=50
+    methods=[excitation_bp,grad_cam,integrated_gradients] limit=5 protocol.n_steps=50
+    methods=[rise] limit=5 protocol.n_steps=50 method.masks=500
 """
 
 from __future__ import annotations
@@ -37,8 +43,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from igos_bench.errors import UserError, first_line, unknown
+from igos_bench.formats import COLUMNS, Row, read_csv
 from igos_bench.overrides import CONF
-from igos_bench.results import COLUMNS, Row, RunDirectory, read_csv
+from igos_bench.results import RunDirectory
 from igos_bench.table import write_csv
 
 METHODS = sorted(path.stem for path in Path(CONF, "method").glob("*.yaml"))
@@ -104,7 +111,7 @@ def main(words: Sequence[str]) -> int:
         run(REFERENCE, options, others)
         broken = 0
         for change in CHANGES:
-            if change.changed in options.changes:
+            if {change.changed, change.folder} & set(options.changes):
                 run(change, options, others)
                 broken += judge(change, options)
     except UserError as error:
@@ -132,7 +139,7 @@ def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
     except OmegaConfBaseException as error:
         raise UserError(first_line(error)) from None
     assert isinstance(options, Options)
-    known = Options().changes
+    known = [*Options().changes, *(change.folder for change in CHANGES if change.value)]
     if strange := [changed for changed in options.changes if changed not in known]:
         raise UserError(unknown("change", strange[0], known))
     return options, [word for word in words if word not in own]
@@ -214,9 +221,9 @@ def committed(directory: RunDirectory) -> list[Row]:
 
 
 def arrays(directory: RunDirectory) -> dict[str, bytes]:
-    """The files of maps and curves of a run."""
-    files = [*directory.path.glob("maps/*.npz"), *directory.protocol_path.glob("curves/*.npz")]
-    return {str(file.relative_to(directory.path)): file.read_bytes() for file in files}
+    """The maps and curves of a run's chunks, as files."""
+    kinds = {"maps": directory.maps, "curves": directory.curves}
+    return {f"{kind}/{chunk}": files.read(chunk) or b"" for kind, files in kinds.items() for chunk in files.chunks()}
 
 
 def timeless(row: Row) -> list[str]:

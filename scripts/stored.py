@@ -17,10 +17,11 @@ from igos_bench.cells import Cell, find_cells
 from igos_bench.config import RunConfig, plain
 from igos_bench.errors import UserError
 from igos_bench.evaluate import Evaluator
+from igos_bench.formats import read_json
 from igos_bench.metrics import Protocol, deletion_insertion, rank
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import Run, prepare
-from igos_bench.results import RunDirectory, read_json
+from igos_bench.results import RunDirectory
 
 
 @cache

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from igos_bench.results import Row, RunDirectory, short_key
+from igos_bench.formats import Row
+from igos_bench.results import RunDirectory, short_key
 
 
 def leave_run(

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from igos_bench.cells import read_cells
 from igos_bench.evaluate import Evaluator
+from igos_bench.formats import Row
 from igos_bench.onednn import FusedConvolution
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import Run, prepare
-from igos_bench.results import Row
 from igos_bench.runner import execute
 from igos_bench.table import make_table
 

@@ -7,6 +7,7 @@ from result_folders import leave_run
 
 from igos_bench.cells import read_cells
 from igos_bench.errors import UserError
+from igos_bench.formats import COLUMNS
 
 AREAS = [(0.1, 0.5), (0.2, 0.6), (0.3, 0.7)]
 
@@ -78,6 +79,16 @@ def test_a_smaller_limit_afterwards_changes_nothing(tmp_path: Path) -> None:
     directory.write_listing("image0\n")
     (cell,) = read_cells(tmp_path)
     assert (cell.n, cell.requested) == (3, 3)
+
+
+def test_cells_have_the_columns_that_were_asked_for(tmp_path: Path) -> None:
+    leave_run(tmp_path, "igos", 28, AREAS)
+    (whole,), (few,), (bare,) = (
+        read_cells(tmp_path, columns=columns) for columns in (COLUMNS, ("image_id", "ties", "error"), ("deletion_auc",))
+    )
+    assert (whole.n, list(few.rows), list(bare.rows)) == (few.n, ["ties", "error"], ["deletion_auc"])
+    assert few.rows.index.equals(whole.rows.index) and bare.rows.index.tolist() == list(range(whole.n))
+    assert bare.rows["deletion_auc"].tolist() == whole.rows["deletion_auc"].tolist() and bare.complete
 
 
 def test_a_damaged_chunk_stops_it_and_records_csv_is_not_needed(tmp_path: Path) -> None:

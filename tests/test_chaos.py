@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from result_folders import leave_run
 
-from igos_bench.results import COLUMNS, csv_text, read_csv
+from igos_bench.csv_file import csv_text
+from igos_bench.formats import COLUMNS, read_csv
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -14,10 +15,15 @@ from result_folders import leave_run
 
 from igos_bench.cells import find_cells
 from igos_bench.csv_file import csv_rows, csv_text
-from igos_bench.results import COLUMNS, read_csv
+from igos_bench.formats import COLUMNS, read_csv
 from igos_bench.table import write_csv
 
-texts = st.text() | st.builds("{}{}".format, st.sampled_from([*"=+-@\t\r\n'", "''", "-1", "=1", "\ufeff"]), st.text())
+SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20"
+texts = (
+    st.text()
+    | st.builds("{}{}".format, st.sampled_from([*"=+-@\t\r\n'", "''", "-1", "=1", "\ufeff"]), st.text())
+    | st.text([*SIGNS, *";\t\r\n\"', 1a"], max_size=8)
+)
 unicode = texts.filter(lambda text: not any("\ud800" <= letter <= "\udfff" for letter in text))
 
 
@@ -29,6 +35,24 @@ def test_every_text_comes_back_and_none_is_a_formula(cells: list[tuple[str, str]
         for cell in row:
             assert not cell.startswith(("=", "@", "\t", "\r", "\n")), cell
             assert not cell.startswith(("+", "-")) or float(cell) is not None
+
+
+@pytest.mark.parametrize("separators", [";", ";,", ";\t", ";,\t"])
+@given(st.lists(st.tuples(unicode, unicode), max_size=4))
+def test_nor_does_a_spreadsheet_with_other_separators(separators: str, cells: list[tuple[str, str]]) -> None:
+    """Quotes count where a cell of its own begins; without commas among the separators it may as well ignore them."""
+    text = csv_text(["a", "b"], [{"a": a, "b": b} for a, b in cells])
+    quoted = re.sub(rf'(?s)((?:^|[{separators}\r\n]))"(?:[^"]|"")*"(?=[{separators}\r\n]|$)', r"\1quoted", text)
+    for seen in [quoted] if "," in separators else [quoted, text]:
+        for cell in re.split(rf"[{separators}\r\n]", seen):
+            shown = cell.lstrip('"')
+            is_number = re.match(r"[-+][0-9.]+(e[-+]?[0-9]+)?(,|$)", shown)
+            assert not shown.startswith(tuple(SIGNS)) or is_number, (cell, text)
+
+
+def test_a_semicolon_or_tab_in_a_cell_is_inside_quotes() -> None:
+    for text in ("a;b", "a\tb"):
+        assert csv_text(["a", "b"], [{"a": text, "b": 1.5}]) == f'a,b\n"{text}",1.5\n'
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers())
@@ -51,8 +75,12 @@ def test_numbers_stay_numbers(number: float) -> None:
         ("@SUM(A1)", "'@SUM(A1)"),
         ("'quoted", "''quoted"),
         ("a=b", "a=b"),
-        ("\t=x", "'\t=x"),
-        ("\r=x", '"\'\r=x"'),
+        ("\t=x", "\"'\t'=x\""),
+        ("\r=x", "\"'\r'=x\""),
+        ("a;=cmd", '"a;\'=cmd"'),
+        ('a;"=cmd"', '"a;\'""=cmd"""'),
+        ("a;'b", "\"a;''b\""),
+        ("a; -1", '"a; -1"'),
         ("a\rb", '"a\rb"'),
         ("\udcff.png", "\\udcff.png"),
     ],

@@ -142,28 +142,30 @@ class Broken(nn.Module):
         return logits + torch.where(is_fourth, self.value, 0.0) * nn.functional.one_hot(torch.tensor(4), 5)
 
 
-CALLS: Mapping[str, Callable[[Evaluator], object]] = {
-    "logits": lambda evaluate: evaluate.logits(IMAGES),
-    "probability": lambda evaluate: evaluate.probability(lambda rows: IMAGES[rows], TARGETS),
-    "gradient": lambda evaluate: evaluate.gradient(IMAGES, TARGETS),
-    "activations": lambda evaluate: evaluate.activations(IMAGES, TARGETS, evaluate.network.body.features[3]),
+CALLS: Mapping[str, Callable[[Evaluator, Tensor], object]] = {
+    "logits": lambda evaluate, images: evaluate.logits(images),
+    "probability": lambda evaluate, images: evaluate.probability(lambda rows: images[rows], TARGETS),
+    "gradient": lambda evaluate, images: evaluate.gradient(images, TARGETS),
+    "activations": lambda evaluate, images: evaluate.activations(images, TARGETS, evaluate.network.body.features[3]),
 }
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_logits_that_are_no_numbers_are_not_passed_on(call: Callable[[Evaluator], object], value: float) -> None:
+def test_logits_that_are_no_numbers_are_not_passed_on(
+    call: Callable[[Evaluator, Tensor], object], value: float
+) -> None:
     """Minus infinity for a class would leave finite probabilities of all the others."""
     network = Broken(value)
     with pytest.raises(ImageError, match="^the network's logits are NaN or infinite for 1 of 4 inputs$"):
-        call(Evaluator(network, network, batch_size=4))
+        call(Evaluator(network, network, batch_size=4), IMAGES)
 
 
 @pytest.mark.parametrize("what", ["gradient", "activations"])
 def test_gradients_that_are_no_numbers_are_not_passed_on(what: str) -> None:
     network = Broken(slope=float("inf"))
     with pytest.raises(ImageError, match="^the network's gradients are NaN or infinite for 4 of 4 inputs$"):
-        CALLS[what](Evaluator(network, network, batch_size=4))
+        CALLS[what](Evaluator(network, network, batch_size=4), IMAGES)
 
 
 def test_large_logits_are_numbers() -> None:
@@ -173,12 +175,17 @@ def test_large_logits_are_numbers() -> None:
     assert logits.sum().isinf() and logits.isfinite().all()
 
 
-def test_the_network_as_it_was_trained_is_asked_too() -> None:
-    """The fast one can hide NaN, see `check`."""
-    network = Broken(float("nan"))
-    Evaluator(network, network.body, batch_size=4).logits(IMAGES)
-    with pytest.raises(ImageError, match="the network's logits are NaN or infinite for 1 of 4 inputs"):
-        Evaluator(network, network.body, batch_size=4).check(IMAGES)
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 1.1e6])
+@pytest.mark.parametrize("what", CALLS)
+def test_inputs_that_are_no_images_are_refused(what: str, value: float) -> None:
+    """A ReLU6 would make a number of NaN."""
+    network = Broken()
+    evaluate = Evaluator(network, network, batch_size=4)
+    inputs = torch.full_like(IMAGES, 9e5)  # all together longer than any may be
+    CALLS[what](evaluate, inputs)
+    inputs[2, 1, 3, 3] = value
+    with pytest.raises(ImageError, match="^the network is asked about inputs that are NaN or beyond 1,000,000$"):
+        CALLS[what](evaluate, inputs)
 
 
 @pytest.mark.parametrize("what", ["probability", "gradient", "activations"])

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from igos_bench.config import RunConfig
-from igos_bench.errors import IncompleteError, UserError
+from igos_bench.errors import IncompleteError, UnavailableError, UserError
 from igos_bench.jobs import Jobs
 from igos_bench.overrides import CONF
 
@@ -50,3 +50,14 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, capsys: pyte
     attempt(jobs, tmp_path, 0, RuntimeError("burnt"))
     assert jobs.end() == 1
     assert "the whole story is above" in capsys.readouterr().err
+
+
+def test_a_sweep_without_an_available_cell_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = Jobs(sweep=True)
+    for seed in (0, 1):
+        attempt(jobs, tmp_path, seed, UnavailableError("grad_cam has no resolution 9"))
+    assert jobs.end() == 2
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-1].startswith("igos-bench: no cell of this sweep is available: name a method")
+    attempt(jobs, tmp_path, 2, None)
+    assert jobs.end() == 0

@@ -27,10 +27,11 @@ from noise import write_noise
 
 from igos_bench import runner
 from igos_bench.errors import UserError
+from igos_bench.formats import read_csv
 from igos_bench.lease import Lease, LeaseLostError, Leases
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import prepare
-from igos_bench.results import RunDirectory, read_csv
+from igos_bench.results import RunDirectory
 from igos_bench.runner import execute
 
 IMAGES = 12

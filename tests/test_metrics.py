@@ -11,7 +11,7 @@ from toys import LinearPatches, SmallConv, toy_image
 from igos_bench.config import BaselineConfig, ProtocolConfig
 from igos_bench.errors import UserError
 from igos_bench.evaluate import Evaluator
-from igos_bench.metrics import Protocol, deletion_insertion, tied_share
+from igos_bench.metrics import Protocol, deletion_insertion, is_constant, tied_share
 
 SMALL_BLUR = BaselineConfig("blur", 15, 8.0)
 
@@ -100,6 +100,13 @@ def test_right_riemann_sum_weighs_the_partial_step() -> None:
 def test_ties() -> None:
     assert tied_share(torch.tensor([0.0, 0.0, 1.0, 2.0])) == 0.5
     assert tied_share(torch.arange(4.0)) == 0.0
+
+
+def test_what_is_constant() -> None:
+    assert is_constant(torch.zeros(2)) and is_constant(torch.full((1, 2, 2), 0.3))
+    assert not is_constant(torch.tensor([0.0, 0.0, 1.0])) and not is_constant(torch.tensor([1.0, 0.0, 0.0]))
+    assert not is_constant(torch.zeros(1)), "a single value"
+    assert not is_constant(torch.zeros(0))
 
 
 def test_unknown_choice_is_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import pytest
@@ -42,7 +43,7 @@ RECTIFIERS: dict[str, Callable[[], nn.Module]] = {
 
 def fused(network: nn.Module, dtype: torch.dtype = torch.float32) -> tuple[fx.GraphModule, int]:
     traced, _ = fold_batch_norms(network)
-    return traced, fuse(traced, dtype)
+    return traced, fuse(traced, dtype, largest_input=100)
 
 
 def run(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,6 +75,20 @@ def test_outputs_and_gradients_are_torchs(kind: str, rectifier: str, size: tuple
     assert (low - outputs).norm() < 0.02 * outputs.norm()
     difference = (low_gradient - gradient).abs().median()  # a few ReLUs are the other way
     assert difference < 0.02 * gradient.abs().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nan_stays_nan_behind_a_relu(kind: str, dtype: torch.dtype) -> None:
+    """oneDNN's own ReLU makes a 0 of it, and the network would go on to a probability."""
+    network = nn.Sequential(KINDS[kind](), nn.ReLU()).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+    images = torch.zeros(2, network[0].in_channels, 12, 12)
+    images[0, 0, 6, 6] = math.nan
+    traced, _ = fused(network, dtype)
+    assert isinstance(next(traced.children()), FusedConvolution) and len(list(traced.children())) == 1
+    assert traced(images).isnan()[network(images).isnan()].all(), "a kernel that is padded with zeros makes more"
 
 
 class Two(nn.Module):

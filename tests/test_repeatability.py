@@ -24,10 +24,10 @@ from torch import nn
 from toys import toy_image
 
 from igos_bench.config import RunConfig
+from igos_bench.formats import COLUMNS, read_csv
 from igos_bench.methods import get_method, method_names
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import prepare
-from igos_bench.results import COLUMNS, read_csv
 from igos_bench.runner import execute
 
 IMAGES, CHUNK = 5, 2

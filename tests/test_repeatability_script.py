@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from toys import toy_image
 
-from igos_bench.results import COLUMNS, csv_text, read_csv
+from igos_bench.csv_file import csv_text
+from igos_bench.formats import COLUMNS, read_csv
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -144,6 +145,14 @@ def test_other_images_and_runs_that_are_not_there_are_named(folder: Path) -> Non
         compared(folder)
     with pytest.raises(repeatability.UserError, match=r"workers-4/.* is not there"):
         compared(folder, WORKERS)
+
+
+def test_one_of_several_values_is_asked_for_by_its_folder(real: Path, tmp_path: Path) -> None:
+    shutil.copytree(real, tmp_path, dirs_exist_ok=True)
+    assert start(tmp_path, "changes=[batch_size-1]") == 0
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["again", "batch_size-1", "reference"]
+    values = pd.read_csv(tmp_path / "table.csv", dtype=str, keep_default_na=False)[["changed", "value"]]
+    assert values.to_numpy().tolist() == [["again", ""], ["batch_size", "1"]]
 
 
 def test_mistakes_are_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,20 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from igos_bench.csv_file import csv_text
 from igos_bench.errors import UserError
-from igos_bench.results import (
-    COLUMNS,
-    TIMING_COLUMNS,
-    RunDirectory,
-    by_id,
-    check_folder_name,
-    csv_text,
-    ok_rows,
-    pack,
-    read_csv,
-    read_json,
-    short_key,
-)
+from igos_bench.formats import COLUMNS, TIMING_COLUMNS, by_id, npz, ok_rows, read_csv, read_json
+from igos_bench.results import RunDirectory, check_folder_name, short_key
 
 MAPS = {"image_id": np.array(["a", "b"]), "saliency_map": np.arange(8, dtype=np.float32).reshape(2, 1, 2, 2)}
 CURVES = {
@@ -59,10 +49,10 @@ def test_names_of_folders() -> None:
 
 
 def test_the_same_arrays_are_the_same_bytes(tmp_path: Path) -> None:
-    assert pack(MAPS) == pack(MAPS)
+    assert npz(MAPS) == npz(MAPS)
     with pytest.raises(ValueError, match="Object arrays cannot be saved"):
-        pack({"image_id": np.array([None])})
-    assert len(pack({"zeros": np.zeros(100_000)})) < 2_000, "compressed"
+        npz({"image_id": np.array([None])})
+    assert len(npz({"zeros": np.zeros(100_000)})) < 2_000, "compressed"
 
 
 def test_what_is_committed_is_read_again(directory: RunDirectory) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from igos_bench.results import COLUMNS
+from igos_bench.formats import COLUMNS
 
 IMAGES = 6
 COMMAND = (

@@ -17,11 +17,13 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from conftest import Command
 from noise import write_noise
 
+from igos_bench import packs
 from igos_bench.console import print_summary
 from igos_bench.errors import UserError
 from igos_bench.overrides import compose_config
@@ -117,6 +119,84 @@ def test_a_sweep_over_all_shards(
     assert "3 shards of cells without a failure" in ended.stdout
     assert files(tmp_path / "out") == whole
     assert len(igos_bench("table", "results_dir=out").stdout.splitlines()) > 2
+
+
+@pytest.fixture
+def _short_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks 0 to 2 are packed together, 3 to 5, and 6."""
+    monkeypatch.setattr(packs, "RANGE", 3)
+
+
+def archives(results: Path) -> dict[str, Any]:
+    """What each archive has, by path inside the run; rows without their times, and timings not at all."""
+    (folder,) = (path.parent for path in results.glob("runs/*/*/*/*/*/run.json"))
+    assert not [path for path in folder.rglob("0*") if path.is_file() and path.suffix != ".zip"], "all are packed"
+    found: dict[str, Any] = {}
+    for path in folder.rglob("*.zip"):
+        name = str(path.relative_to(folder))
+        if path.parent.name == "records":
+            with ZipFile(path) as archive:
+                rows = csv.DictReader(io.StringIO(archive.read("rows.csv").decode(), newline=""))
+                found[name] = [[pair for pair in row.items() if not pair[0].endswith("_seconds")] for row in rows]
+        elif path.parent.name != "timing":
+            found[name] = path.read_bytes()
+    return found
+
+
+@pytest.mark.usefixtures("_short_ranges")
+def test_archives_are_the_same_whatever_came_first(words: list[str], tmp_path: Path) -> None:
+    run([*words, f"results_dir={tmp_path / 'whole'}"])
+    expected = archives(tmp_path / "whole")
+    assert len(expected) == 9
+    for i in (3, 1, 2):
+        run([*words, f"results_dir={tmp_path / 'shards'}", f"shard={i}/3"])
+    assert archives(tmp_path / "shards") == expected
+    for limit in (4, 5, 2, IMAGES):
+        run([*words, f"results_dir={tmp_path / 'grown'}", f"data.limit={limit}"])
+    assert archives(tmp_path / "grown") == expected
+    assert len(list((tmp_path / "grown").glob("runs/*/*/*/*/*/timing.csv"))) == 1
+
+
+@pytest.mark.usefixtures("_short_ranges")
+def test_a_packed_run_goes_on_where_it_was(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*words, f"results_dir={tmp_path / 'out'}"]
+    first = run(words)
+    assert print_summary(first, Shard(0, 1)) == 0
+    said, expected = capsys.readouterr().out, archives(tmp_path / "out")
+
+    def stamps() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in first.directory.rglob("*.zip")}
+
+    before = stamps()
+    again = run(words)
+    assert (again.resumed, stamps()) == (IMAGES, before)
+    assert print_summary(again, Shard(0, 1)) == 0 and capsys.readouterr().out == said
+    assert [row["image_id"] for row in again.rows] == [row["image_id"] for row in first.rows]
+
+    damaged = first.directory / "maps" / "000003-000005.zip"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="maps/000003-000005.zip is missing or damaged"):
+        mended = run(words)
+    assert (mended.resumed, len(mended.rows), len(mended.whole or ())) == (4, IMAGES, IMAGES)
+    assert archives(tmp_path / "out") == expected
+    assert {path.name for path, stamp in stamps().items() if stamp != before[path]} == {damaged.name}
+
+
+@pytest.mark.usefixtures("_short_ranges")
+def test_a_failed_image_of_a_packed_chunk_is_tried_again(words: list[str], tmp_path: Path) -> None:
+    words = [*words, f"results_dir={tmp_path / 'out'}"]
+    path = tmp_path / "images" / prepare(compose_config(words)).images[1].image_id
+    content = path.read_bytes()
+    path.write_bytes(b"as many bytes".ljust(len(content)))
+    failed = run(words)
+    assert print_summary(failed, Shard(0, 1)) == 3 and len(archives(tmp_path / "out")) == 9
+    path.write_bytes(content)
+    mended = run(words)
+    assert mended.resumed == IMAGES - 1 and print_summary(mended, Shard(0, 1)) == 0
+    run([*words, f"results_dir={tmp_path / 'whole'}"])
+    assert archives(tmp_path / "out") == archives(tmp_path / "whole")
 
 
 def test_what_is_no_shard(igos_bench: Command) -> None:

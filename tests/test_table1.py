@@ -10,9 +10,9 @@ import pytest
 from conftest import Command
 
 from igos_bench.errors import UnavailableError
+from igos_bench.formats import Row
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import prepare
-from igos_bench.results import Row
 from igos_bench.runner import execute
 
 RESOLUTIONS = (224, 112, 28, 14)

@@ -17,7 +17,7 @@ from result_folders import leave_run
 
 from igos_bench.errors import UserError
 from igos_bench.foreign import read_map
-from igos_bench.results import pack
+from igos_bench.formats import npz
 
 
 class Bomb:
@@ -100,7 +100,7 @@ def test_stored_arrays_that_somebody_changed_run_nothing(canary: Path, what: str
 
 def test_what_is_written_has_no_pickle() -> None:
     with pytest.raises(ValueError, match="Object arrays cannot be saved when allow_pickle=False"):
-        pack({"a": np.array([None])})
+        npz({"a": np.array([None])})
 
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)

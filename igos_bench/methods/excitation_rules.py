@@ -62,7 +62,7 @@ def _fused(call: _Call, p: Tensor, inputs: Tensor, outputs: Tensor) -> tuple[Ten
     convolution: FusedConvolution = call.rest[0]
     if convolution.rectifier:
         p = torch.ops.aten.threshold_backward(p, outputs, 0)
-    a = inputs if convolution.reads_rectified else inputs.clamp(min=0)
+    a = inputs.clamp(min=0)
     quotient = _quotient(p, convolution.positive.run(a)).contiguous(memory_format=torch.channels_last)
     return (convolution.positive.input_gradient(quotient, a.shape).to(a.dtype).mul_(a),)
 

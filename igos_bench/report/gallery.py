@@ -15,10 +15,10 @@ from ..cells import GROUP, Cell
 from ..classes import NAMED, class_names
 from ..errors import ImageError
 from ..explained import baseline_of
+from ..formats import read_json
 from ..layout import KINDS, title
 from ..perturb import Baseline
 from ..photographs import Photographs, read_photograph
-from ..results import read_json
 from ..source import ImageSource
 from ..stored import StoredCell
 from .pictures import cell_content, photograph_content, side_file, thinned
