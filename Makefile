@@ -41,7 +41,7 @@ test-browser: $(DEV) ## the report in chromium, with screenshots in build/screen
 coverage: ## the same tests, and the lines and branches that they run: fails below 90 %
 	@$(MAKE) --no-print-directory test COVER=--cov
 
-mutation: $(DEV) ## changes to metrics, perturb and results that the tests do not notice: an hour or so
+mutation: $(DEV) ## changes to atomic, metrics, perturb and results that the tests do not notice: an hour or so
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 1
 
 check: $(DEV) ## format, lint and types
