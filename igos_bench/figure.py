@@ -56,8 +56,9 @@ def name_of(asked: Asked) -> str:
         return asked.kind
     image = re.sub(r"[^A-Za-z0-9._-]+", "_", asked.image)[:80]
     parts = [asked.kind, image if image == asked.image else f"{image}-{short_key({'image': asked.image})[:6]}"]
-    if asked.kind in ("resolutions", "film"):
-        parts.append(asked.method)
+    methods = [asked.method] if asked.kind in ("resolutions", "film") else asked.methods
+    if methods:
+        parts.append("+".join(methods)[:80])
     if asked.kind != "resolutions":
         parts.append(str(asked.resolution))
     if asked.kind == "perturbed":

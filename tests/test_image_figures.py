@@ -212,6 +212,7 @@ def test_every_dot_that_was_asked_for(results: Path) -> None:
 def test_files_of_different_images_have_different_names() -> None:
     names = [name_of(Asked("curves", image=image)) for image in ("a_b.png", "a/b.png", "a b.png", *HOSTILE)]
     assert len(set(names)) == len(names) and names[0] == "curves-a_b.png-28"
+    assert name_of(Asked("perturbed", image="a", methods=["igos", "mask"])) == "perturbed-a-igos+mask-28-0.064"
     assert all(name.isascii() and "/" not in name and len(name) < 120 for name in names)
 
 

@@ -257,7 +257,8 @@ def test_the_same_image_in_other_cells(report: Path, open_page: Open) -> None:
     for method, share in (("Mask", "50.0 %"), ("RISE", "51.0 %")):  # which has 49 steps
         siblings.filter(has_text=method).last.click()
         page.locator("#viewer-about", has_text=f"{method} at").wait_for()
-        assert page.inner_text("#share") == share, "it stays, as near as the number of steps allows"
+        # It stays, as near as the number of steps allows, once the pictures are there.
+        page.locator("#share", has_text=share).wait_for()
 
 
 def test_best_and_worst(report: Path, open_page: Open) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from textwrap import fill
 
@@ -55,7 +56,7 @@ def heatmap(one: Explained) -> np.ndarray | None:
 
 
 def show(axes: Axes, picture: np.ndarray | None, missing: str = "") -> None:
-    """Show a picture without axes, or say in its place why there is none."""
+    """Show a picture without axes, or say in its place why there is none: the beginning, without paths."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(picture is None)
@@ -64,7 +65,15 @@ def show(axes: Axes, picture: np.ndarray | None, missing: str = "") -> None:
         return
     figure = axes.figure.get_figure(root=True)
     inches = axes.get_position().width * figure.get_size_inches()[0]
-    axes.text(0.5, 0.5, fill(missing, int(22 * inches)), fontsize=5.5, ha="center", va="center", clip_on=True)
+    axes.text(
+        0.5,
+        0.5,
+        fill(re.split(", see |: ", missing)[0], int(22 * inches)),
+        fontsize=5.5,
+        ha="center",
+        va="center",
+        clip_on=True,
+    )
 
 
 def about(one: Explained, width: int) -> str:
