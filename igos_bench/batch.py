@@ -68,6 +68,8 @@ def _batch(
     config, method = run.config, run.method
     images = torch.stack([image for _, image in good]).to(run.device)
     baselines = Baselines(images)
+    for baseline in (run.protocol.deletion_baseline, run.protocol.insertion_baseline):
+        baselines[baseline]  # before the clock runs: that a method may share it does not make it the method's
     logits = evaluate.logits(images)
     targets = logits.argmax(1)
     before = (evaluate.forwards, evaluate.backwards)

@@ -33,21 +33,20 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .config import RunConfig
 from .errors import IncompleteError, UserError, WriteError, lose_words, lost_words, say, tell, unknown
+from .readers import READERS
 
 if TYPE_CHECKING:
-    from .cells import Cell
     from .data import Read
     from .jobs import Jobs
 
-COMMANDS = ("run", "score", "table", "compare", "figure", "animate", "report", "show", "plan", "status", "check-data")
+COMMANDS = ("run", "score", *READERS, "plan", "check-data")
 
 
 def main() -> int:
@@ -71,17 +70,10 @@ def _command(words: list[str]) -> int:
         if {"--help", "-h"} & set(words):
             say(__doc__)
             return 0
-        if command == "show":
-            return _show(words)
-        if command == "status":
-            return _status(words)
-        if command == "figure":
-            return _figure(words)
-        if command == "animate":
-            return _animate(words)
-        if command == "report":
-            return _report(words)
-        return _read(command, words) if command in ("table", "compare") else _run(command, words)
+        if command in READERS:
+            READERS[command](words)
+            return 0
+        return _run(command, words)
     except UserError as error:
         tell(error)
         return error.code
@@ -236,102 +228,3 @@ def _explain_and_score(command: str, config: RunConfig, read: Read, config_dir: 
     if print_summary(outcome, run.shard):
         raise IncompleteError(f"some of its images failed, their rows in {outcome.records} say why")
     return 0
-
-
-def _show(words: list[str]) -> int:
-    from .show import find_run, shown
-
-    options = [word.removeprefix("results_dir=") for word in words if word.startswith("results_dir=")]
-    asked = [word for word in words if not word.startswith("results_dir=")]
-    if len(asked) != 1:
-        raise UserError(
-            f"`show` takes one RUN_KEY, the first digits of one or a run's folder, found {' '.join(asked) or 'none'}: "
-            "the last column of `igos-bench table` has the keys"
-        )
-    say(shown(find_run(asked[0], Path(options[-1] if options else "results"))))
-    return 0
-
-
-def _status(words: list[str]) -> int:
-    from .status import look, printed
-
-    results_dir = Path(_read_words(words, ["results_dir"])["results_dir"])
-    say(printed(look(results_dir), results_dir))
-    return 0
-
-
-def _report(words: list[str]) -> int:
-    from .report import write_report
-
-    path, missing = write_report(Path(_read_words(words, ["results_dir"])["results_dir"]))
-    for trouble in missing:
-        tell(trouble)
-    say(f"written to {path}, with its pictures in {path.parent / 'report_files'}")
-    return 0
-
-
-def _read_words(words: list[str], known: Sequence[str]) -> dict[str, str]:
-    """KEY=VALUE of commands that read what is on disk; raises UserError for another key."""
-    options = dict(word.partition("=")[::2] for word in words)
-    for key in options:
-        if key not in known:
-            raise UserError(unknown("key", key, known))
-    return {"results_dir": "results", **options}
-
-
-def _figure(words: list[str]) -> int:
-    from .figure import draw
-
-    say(f"written to {', '.join(map(str, draw(words)))}")
-    return 0
-
-
-def _animate(words: list[str]) -> int:
-    from .animate import animate
-
-    say(f"written to {animate(words)}")
-    return 0
-
-
-def _read(command: str, words: list[str]) -> int:
-    """`table` and `compare`, which read what is on disk."""
-    from .cells import MEANS, read_cells
-
-    options = _read_words(words, ["results_dir", "allow_partial"])
-    allow_partial = options.get("allow_partial", "false")
-    if allow_partial not in ("true", "false"):
-        raise UserError(f"allow_partial={allow_partial}: write true or false")
-    results_dir = Path(options["results_dir"])
-    columns = MEANS if command == "table" else ("image_id", *MEANS)  # which images they are, a table does not ask
-    cells = read_cells(results_dir, allow_partial=allow_partial == "true", columns=columns)
-    partial = sum(not cell.complete for cell in cells)
-    written = _write_table(cells, results_dir) if command == "table" else _write_comparison(cells, results_dir)
-    say(f"\nwritten to {', '.join(map(str, written))}")
-    if partial:
-        tell(f"{partial} of {len(cells)} cells are incomplete")
-    return 0
-
-
-def _write_table(cells: list[Cell], results_dir: Path) -> list[Path]:
-    from .atomic import write_atomically
-    from .layout import latex, markdown
-    from .table import make_table, printed, write_csv
-
-    table = make_table(cells)
-    say(printed(table))
-    say("\npaper: Table 1 of the I-GOS paper, VGG19 on 5,000 ImageNet validation images")
-    paths = [results_dir / f"table.{kind}" for kind in ("csv", "md", "tex")]
-    write_csv(table, paths[0])
-    write_atomically(paths[1], markdown(table).encode())
-    write_atomically(paths[2], latex(table).encode())
-    return paths
-
-
-def _write_comparison(cells: list[Cell], results_dir: Path) -> list[Path]:
-    from .compare import compare, printed
-    from .table import write_csv
-
-    comparison = compare(cells)
-    say(printed(comparison))
-    write_csv(comparison, results_dir / "comparison.csv")
-    return [results_dir / "comparison.csv"]

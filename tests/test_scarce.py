@@ -92,7 +92,9 @@ def test_where_no_folder_can_be_written_a_sweep_says_so(tmp_path: Path) -> None:
     """All is read-only, for this process alone."""
     words = [sys.executable, "-m", "igos_bench", "-m", *WORDS, "seed=0,1"]
     command = ["unshare", "--mount", "sh", "-c", 'mount -o remount,bind,ro / && exec "$@"', "sh", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)} | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path))
+    # Coverage, where it is measured, could not write either, and would say so.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
+    environment |= {"PYTHONPATH": str(ROOT), **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path))}
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     (line,) = ended.stderr.splitlines()
     assert ended.returncode == 4, f"these tests change how a file system is mounted, as root alone may: {line}"
