@@ -114,6 +114,7 @@ function thumbnail(entry, lines) {
     "button",
     { className: "thumbnail", type: "button" },
     element("canvas", { width: SMALL, height: SMALL }),
+    element("span", { className: "quiet lack" }),
     ...lines.map((line) => element("span", {}, ...breakable(line))),
     element(
       "span",
@@ -126,10 +127,13 @@ function thumbnail(entry, lines) {
 }
 
 async function paintThumbnail(button, entry) {
+  const lack = button.querySelector(".lack");
   try {
     paintHeatmap(button.querySelector("canvas"), await loadPictures(entry, SMALL), 0.7);
-  } catch {
-    button.title = "its file is not beside this page";
+    lack.textContent = "";
+  } catch (error) {
+    lack.textContent = "no pictures";
+    button.title = error.message;
   }
 }
 
