@@ -315,8 +315,27 @@ def test_what_is_missing_is_said_in_its_place(tmp_path: Path, open_page: Open) -
     assert trouble_of("plain03").startswith("Photograph: no such image in ")
     assert "no photograph" in page.locator(".row").first.inner_text()
     shoot(page, "missing")
+    row, spark = page.locator(".row").first, page.locator(".row .spark").first
+    sibling, caption = page.locator("#siblings button").first, page.locator("#viewer figcaption").first
     assert "The map of this image is missing or damaged" in trouble_of(images[0])
+    row.get_by_text("no map").wait_for()
+    assert spark.locator(".curve").count() == 2
+    row.click()
+    sibling.get_by_text("no map", exact=True).wait_for()
+    assert caption.inner_text() == "Photograph, no map"
+    page.click("#close")
     assert "The curves of this image are missing or damaged." in trouble_of(images[4])
+    spark.get_by_text("no curves").wait_for()
+    row.click()
+    sibling.get_by_text("no map, no curves").wait_for()
+    page.click("#close")
+    page.fill("[name=query]", images[8])
+    page.wait_for_selector(".row .curve")
+    assert row.locator(".lack").inner_text() == ""
+    row.click()
+    page.wait_for_selector("#curves svg")
+    assert caption.inner_text() == "Heatmap" and sibling.locator(".lack").inner_text() == ""
+    page.click("#close")
     page.click("nav a[href='#areas']")
     assert "8 of 20 !" in column(page, "#areas td")
     page.click("nav a[href='#provenance']")

@@ -159,8 +159,8 @@ async function paintRow(row, entry) {
   try {
     const pictures = await loadPictures(entry, SMALL);
     paintHeatmap(row.querySelector("canvas"), pictures, filters.opacity.value / 100);
-    lack.textContent = "";
-    curves.replaceChildren(sparkline(pictures, cellOf(entry)));
+    lack.textContent = pictures.steps ? "" : "no map";
+    curves.replaceChildren(pictures.curves ? sparkline(pictures.curves, cellOf(entry)) : "no curves");
   } catch (error) {
     lack.textContent = "no pictures";
     curves.textContent = error.message;
