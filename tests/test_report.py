@@ -167,7 +167,10 @@ def test_a_folder_without_runs_says_so(tmp_path: Path) -> None:
 def test_half_finished_cells_are_marked(folder: Path) -> None:
     leave_maps(folder, folder.parent / "images", "rise", 14, done=4)
     leave_run(folder, "mask", 14, [])  # not one of no images
-    text = write_report(folder)[0].read_text()
+    page, missing = write_report(folder)
+    assert missing[1:] == ["RISE at 14 has 4 of 8 images."], "of I-GOS one failed, which is said elsewhere"
+    text = page.read_text()
+    assert f"<li>{missing[1]}</li>" in text
     assert "4 of 8 !" in text and "A cell marked with ! lacks images." in text
     assert "0 of 0 !" in text
 

@@ -301,7 +301,8 @@ def test_what_is_missing_is_said_in_its_place(tmp_path: Path, open_page: Open) -
     (directory.protocol_path / "curves" / "000001.npz").unlink()
     path, missing = write_report(results)
     page = open_page(path, "images")
-    assert column(page, "aside li") == missing and len(missing) == 4
+    assert column(page, "aside li") == missing and len(missing) == 5
+    assert "Mask at 28 has 8 of 20 images." in missing
 
     def trouble_of(image_id: str) -> str:
         page.fill("[name=query]", image_id)

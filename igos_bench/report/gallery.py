@@ -44,7 +44,7 @@ class Gallery:
     Attributes:
         images: Each once, with a number.
         build: What the numbers in the files of images mean, as a hash: a page shows the files of its own build alone.
-        troubles: What is missing, for people: data sets that are gone, maps and curves that are not there.
+        troubles: What is missing, for people: data sets that are gone; images, maps and curves that are not there.
     """
 
     def __init__(self, cells: Sequence[Cell]) -> None:
@@ -189,6 +189,9 @@ class Gallery:
         return {index: name for index, name in class_names().items() if index in used}
 
     def _told(self, lacking: Mapping[tuple[int, str], int]) -> Iterator[str]:
+        for cell in self.cells:
+            if cell.n + cell.failed < cell.requested:  # those that failed have a section of their own
+                yield f"{title(cell.label)} at {cell.resolution} has {cell.n:,} of {cell.requested:,} images."
         if self._unreadable:
             number, reason = next(iter(self._unreadable.items()))
             yield (
