@@ -182,18 +182,28 @@ def test_killed_before_every_call(directory: RunDirectory, state: str) -> None:
     assert calls > 30, "it was killed before every call there is"
 
 
-@pytest.mark.parametrize("then", ["compute", "compute and pack"])
+@pytest.mark.parametrize("then", ["compute", "compute and pack", "withdraw"])
 def test_stopped_and_overtaken(directory: RunDirectory, then: str) -> None:
-    """What others do while it stands still stays, when it goes on."""
-    for calls in range(2, 80, 6):
+    """What others do while it stands still stays, when it goes on; also what they had withdrawn when they were killed."""
+    for calls in itertools.count(2, 1 if then == "withdraw" else 6):
         stopped = copied(directory, f"stopped {calls}")
         process = packing_process(stopped, signal.SIGSTOP, calls, seconds=0.3)
         assert process.pid
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        state = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if state and state.si_code == os.CLD_EXITED:
+            break
         with Leases(stopped.path / "leases", 0.3) as leases, leases.wait_for("000001", print) as lease:
-            write_chunk(stopped, 1, 0.75, lease=lease)
+            if then == "withdraw":
+                maps = stopped.read_maps(1)
+                assert maps
+                stopped.write_maps(1, {**maps, "saliency_map": maps["saliency_map"] + 1}, lease)
+            else:
+                write_chunk(stopped, 1, 0.75, lease=lease)
         expected = without_stamps(contents(stopped))
-        assert b"0.75" in (expected["rows"][1] or b"")
+        if then == "withdraw":
+            assert stopped.read_rows(1) == []
+        else:
+            assert b"0.75" in (expected["rows"][1] or b"")
         if then == "compute and pack":
             pack(stopped, 0, seconds=0.3)
             assert without_stamps(contents(stopped)) == expected
@@ -202,7 +212,9 @@ def test_stopped_and_overtaken(directory: RunDirectory, then: str) -> None:
         assert process.exitcode == 0
         assert without_stamps(contents(stopped)) == expected, f"stopped before call {calls}"
         pack(stopped)
-        assert without_stamps(contents(stopped)) == expected and not loose_ranges(stopped)
+        assert without_stamps(contents(stopped)) == expected
+        assert loose_ranges(stopped) == ([0] if then == "withdraw" else [])
+    assert calls > 30, "it was stopped before every call there is"
 
 
 def test_two_pack_and_one_reads(directory: RunDirectory) -> None:
