@@ -34,12 +34,12 @@ def animate(words: Sequence[str]) -> Path:
         raise UserError(f"{cell.label} at {cell.resolution} has nothing of {asked.image}: {why}")
     one = complete(explained(cell, asked.image))
     assert one.curve is not None
-    from .draw.film import PHOTOGRAPHS, film
+    from .draw.film import COLUMNS, PHOTOGRAPHS, film
     from .draw.style import style
 
     steps = np.unique(np.linspace(0, len(one.curve.hits) - 1, asked.frames).round().astype(int))
     with style():
         frames = list(film(one, steps.tolist()))
     path = Path(asked.results_dir) / "figures" / f"{name_of(asked)}.{asked.format}"
-    write_atomically(path, gif(frames, PHOTOGRAPHS) if asked.format == "gif" else mp4(frames))
+    write_atomically(path, gif(frames, PHOTOGRAPHS, COLUMNS) if asked.format == "gif" else mp4(frames))
     return path

@@ -20,7 +20,7 @@ NOISE = 12.0
 """Of a GIF, in steps of its 8 bits: below it the bands of a blur are seen, above it the noise."""
 
 
-def gif(frames: Sequence[np.ndarray], photographs: slice) -> bytes:
+def gif(frames: Sequence[np.ndarray], photographs: slice, columns: Sequence[slice]) -> bytes:
     """An endless GIF, the same bytes for the same frames.
 
     All frames have one palette, and the noise that hides its few colours lies still: a pixel that rests costs nothing.
@@ -28,8 +28,9 @@ def gif(frames: Sequence[np.ndarray], photographs: slice) -> bytes:
     Args:
         frames: (H, W, 3), 8-bit RGB.
         photographs: The rows in which they have photographs; the rest is drawn, in few colours.
+        columns: Those of each photograph.
     """
-    palette, noise = _palette(frames, photographs), _noise(frames[0].shape, photographs)
+    palette, noise = _palette(frames, photographs), _noise(frames[0].shape, photographs, columns)
     images = []
     for frame in frames:
         noisy = (frame + noise).round().clip(0, 255).astype(np.uint8)
@@ -53,14 +54,16 @@ def _palette(frames: Sequence[np.ndarray], photographs: slice) -> Image.Image:
     return palette
 
 
-def _noise(shape: Sequence[int], photographs: slice) -> np.ndarray:
+def _noise(shape: Sequence[int], photographs: slice, columns: Sequence[slice]) -> np.ndarray:
     """A checkered pattern (H, W, 1) after Bayer where photographs are, of a few grey levels, and nothing elsewhere."""
     pattern = np.zeros((1, 1))
     for _ in range(3):
         pattern = np.block([[4 * pattern, 4 * pattern + 2], [4 * pattern + 3, 4 * pattern + 1]])
     noise = np.zeros((shape[0], shape[1], 1))
-    height, width = noise[photographs].shape[:2]
-    noise[photographs, :, 0] = np.tile(pattern / 64 - 0.5, (-(-height // 8), -(-width // 8)))[:height, :width] * NOISE
+    for place in columns:
+        height, width = noise[photographs, place].shape[:2]
+        tiled = np.tile(pattern / 64 - 0.5, (-(-height // 8), -(-width // 8)))
+        noise[photographs, place, 0] = tiled[:height, :width] * NOISE
     return noise
 
 

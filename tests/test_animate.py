@@ -13,7 +13,7 @@ from report_folders import leave_maps, leave_photographs
 
 from igos_bench.animate import animate
 from igos_bench.cells import read_cells
-from igos_bench.draw.film import HEIGHT, LEFTS, PHOTOGRAPHS, WIDTH, film
+from igos_bench.draw.film import EDGE, HEIGHT, LEFTS, PHOTOGRAPHS, WIDTH, film
 from igos_bench.draw.pictures import pixels
 from igos_bench.draw.style import INSERTION, style
 from igos_bench.errors import UserError
@@ -68,6 +68,13 @@ def test_a_gif_of_fifty_steps(results: Path) -> None:
             assert abs(difference).mean() < 8, "but for the few colours of a GIF"
             assert abs(difference.mean()) < 2, "the noise changes no brightness"
     assert (frames[20][2, 2] == 255).all()
+    margin = np.zeros((HEIGHT, WIDTH), bool)
+    margin[PHOTOGRAPHS] = True
+    for left in LEFTS.values():
+        margin[PHOTOGRAPHS, left : left + 224] = False
+    assert margin.sum() == 224 * 3 * EDGE
+    for frame in frames:
+        assert (frame[margin] == 255).all(), "no noise beside the photographs"
     once = path.read_bytes()
     assert animate([f"image={IMAGE}", f"results_dir={results}"]).read_bytes() == once
 

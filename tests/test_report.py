@@ -45,8 +45,9 @@ def data_of(page: Path) -> dict[str, Any]:
 
 def side_file(results_dir: Path, number: int) -> dict[str, Any]:
     text = (results_dir / "report_files" / f"{number}.js").read_text()
-    assert text.startswith(f"sideFile({number},") and text.endswith(")\n")
-    found: dict[str, Any] = json.loads(text.removeprefix(f"sideFile({number},").removesuffix(")\n"))
+    start = f'sideFile("{data_of(results_dir / "report.html")["build"]}",{number},'
+    assert text.startswith(start) and text.endswith(")\n")
+    found: dict[str, Any] = json.loads(text.removeprefix(start).removesuffix(")\n"))
     return found
 
 
@@ -111,6 +112,17 @@ def test_the_page(folder: Path) -> None:
         assert np.trapezoid(insertion, shares) / 1e4 == pytest.approx(mask["insertion"][place], abs=1e-4)
 
 
+def test_a_build_is_what_the_numbers_in_its_files_mean(folder: Path) -> None:
+    build = data_of(write_report(folder)[0])["build"]
+    assert data_of(write_report(folder)[0])["build"] == build, "a page left open over the same report stays good"
+    leave_maps(folder, folder.parent / "images", "excitation_bp", 14)  # which makes Mask the third cell
+    others = [data_of(write_report(folder)[0])["build"]]
+    leave_photographs(folder.parent / "images", ["3/more.png"])
+    leave_maps(folder, folder.parent / "images", "rise", 14)
+    others.append(data_of(write_report(folder)[0])["build"])
+    assert len({build, *others}) == 3
+
+
 def test_nothing_that_a_user_wrote_is_markup(folder: Path) -> None:
     leave_maps(folder, folder.parent / "images", "igos", 14, parameters={"note": "</script><b>bold</b>\u2028"})
     leave_maps(folder, folder.parent / "images", "igos", 14, parameters={"note": "another"})
@@ -122,7 +134,9 @@ def test_nothing_that_a_user_wrote_is_markup(folder: Path) -> None:
     assert "\u2028" not in "".join(re.findall(r"<script.*?</script>", text, re.DOTALL))  # it would end a line there
     assert "&lt;/script&gt;&lt;img src=x onerror=window.hit=3&gt; &amp; so on" in text  # a failure's reason
     for path in (folder / "report_files").glob("*.js"):
-        assert re.fullmatch(r'sideFile\(\d+,[\w"{}\[\]:,+/=.-]*\)\n', path.read_text()), "numbers and base64 alone"
+        assert re.fullmatch(r'sideFile\("[0-9a-f]{16}",\d+,[\w"{}\[\]:,+/=.-]*\)\n', path.read_text()), (
+            "numbers and base64 alone"
+        )
 
 
 def test_embedded_text_ends_no_script() -> None:

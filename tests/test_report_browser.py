@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from browsing import DESKTOP, SECTIONS, Open, canvas, column, photographs, shoot, slide, view
 from playwright.sync_api import Browser, Page
-from report_folders import HOSTILE, REASON, leave_maps
+from report_folders import HOSTILE, REASON, leave_maps, leave_photographs
 
 from igos_bench.config import DataConfig, Preprocessing, ProtocolConfig
 from igos_bench.data import read_manifest
@@ -314,13 +315,89 @@ def test_what_is_missing_is_said_in_its_place(tmp_path: Path, open_page: Open) -
     assert trouble_of("plain03").startswith("Photograph: no such image in ")
     assert "no photograph" in page.locator(".row").first.inner_text()
     shoot(page, "missing")
+    row, spark = page.locator(".row").first, page.locator(".row .spark").first
+    sibling, caption = page.locator("#siblings button").first, page.locator("#viewer figcaption").first
     assert "The map of this image is missing or damaged" in trouble_of(images[0])
+    row.get_by_text("no map").wait_for()
+    assert spark.locator(".curve").count() == 2
+    row.click()
+    sibling.get_by_text("no map", exact=True).wait_for()
+    assert caption.inner_text() == "Photograph, no map"
+    page.click("#close")
     assert "The curves of this image are missing or damaged." in trouble_of(images[4])
+    spark.get_by_text("no curves").wait_for()
+    row.click()
+    sibling.get_by_text("no map, no curves").wait_for()
+    page.click("#close")
+    page.fill("[name=query]", images[8])
+    page.wait_for_selector(".row .curve")
+    assert row.locator(".lack").inner_text() == ""
+    row.click()
+    page.wait_for_selector("#curves svg")
+    assert caption.inner_text() == "Heatmap" and sibling.locator(".lack").inner_text() == ""
+    page.click("#close")
     page.click("nav a[href='#areas']")
     assert "8 of 20 !" in column(page, "#areas td")
     page.click("nav a[href='#provenance']")
     page.locator("summary").first.click()
     assert "run.json lacks method_version, " in page.locator("pre").first.inner_text()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A report of one cell and four images."""
+    leave_photographs(tmp_path / "images", [f"3/plain{i}.png" for i in range(4)])
+    leave_maps(tmp_path / "results", tmp_path / "images", "igos", 28)
+    return write_report(tmp_path / "results")[0]
+
+
+def file_of(path: Path, image_id: str) -> Path:
+    [ids] = re.findall(r'"ids":(\[.*?\])', path.read_text())
+    return path.parent / "report_files" / f"{json.loads(ids).index(image_id)}.js"
+
+
+def painted(page: Page) -> list[bool]:
+    """Of the rows from the top, once all are settled: whether there is a heatmap and its curves."""
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.row .spark')].every((place) => place.childNodes.length)"
+    )
+    return page.evaluate(
+        """() => [...document.querySelectorAll('.row')].map((row) => {
+          const canvas = row.querySelector('canvas');
+          const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+          return pixels.some((value) => value) && row.querySelectorAll('.curve').length === 2;
+        })"""
+    )
+
+
+def test_a_file_of_another_report_is_refused(small: Path, open_page: Open) -> None:
+    """As it is after a second report that was interrupted before its page, or in a tab left open over one."""
+    path = file_of(small, "3/plain1.png")
+    text = path.read_text()
+    path.write_text(re.sub(r'"[0-9a-f]{16}"', f'"{"0" * 16}"', text, count=1))
+    page = open_page(small, "images")
+    assert painted(page) == [True, False, True, True]
+    said = f"report_files/{path.name} was made for another report: make it again"
+    row = page.locator(".row").nth(1)
+    assert said in row.inner_text() and "no pictures" in row.inner_text()
+    row.click()
+    page.locator("#viewer-trouble", has_text=said).wait_for()
+    assert page.locator("#curves svg").count() == 0
+    assert page.locator("#siblings button", has_text="no pictures").count() == 1
+    shoot(page, "another-report")
+
+
+def test_a_damaged_file_leaves_the_other_rows(small: Path, browser: Browser) -> None:
+    path = file_of(small, "3/plain0.png")
+    path.write_bytes(path.read_bytes()[:1000])
+    page = browser.new_page()
+    page.goto(f"{small.as_uri()}#images")
+    assert painted(page) == [False, True, True, True]
+    said = f"report_files/{path.name} is damaged: make the report again"
+    assert said in page.locator(".row").first.inner_text()
+    page.locator(".row").first.click()
+    page.locator("#viewer-trouble", has_text=said).wait_for()
+    page.close()
 
 
 def test_no_runs(tmp_path: Path, open_page: Open) -> None:

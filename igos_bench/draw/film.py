@@ -22,6 +22,7 @@ LEFTS = dict(zip(KINDS, (EDGE, 2 * EDGE + INPUT_SIZE), strict=True))
 WIDTH = 3 * EDGE + 2 * INPUT_SIZE
 PHOTOGRAPHS = slice(TOP, TOP + INPUT_SIZE)
 """The rows of a frame that they are in."""
+COLUMNS = [slice(left, left + INPUT_SIZE) for left in LEFTS.values()]
 
 
 def film(one: Explained, steps: Sequence[int]) -> Iterator[np.ndarray]:

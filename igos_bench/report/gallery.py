@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ class Gallery:
 
     Attributes:
         images: Each once, with a number.
+        build: What the numbers in the files of images mean, as a hash: a page shows the files of its own build alone.
         troubles: What is missing, for people: data sets that are gone, maps and curves that are not there.
     """
 
@@ -55,6 +58,7 @@ class Gallery:
         self._unreadable: dict[int, str] = {}
         self._numbers: list[list[int]] = []
         self.images = self._find_images()
+        self.build = self._build()
 
     def _find_images(self) -> list[Shown]:
         """An image is the same in two cells that have it under one id, in data of one name, from one file."""
@@ -84,6 +88,13 @@ class Gallery:
             self._numbers.append(numbers)
         return list(known.values())
 
+    def _build(self) -> str:
+        """Of all that gives the numbers of images, cells and baselines, and the bytes under them, a meaning."""
+        cells = [(cell.run_key, cell.directory.protocol_path.name) for cell in self.cells]
+        images = [(shown.image_id, repr(shown.source), shown.cells) for shown in self.images]
+        meaning = repr((version("igos-bench"), cells, self._protocols, images))
+        return hashlib.sha256(meaning.encode()).hexdigest()[:16]
+
     def write_files(self, folder: Path, progress: Callable[[], object]) -> None:
         """Write a file an image, and remove those that an earlier report has left beyond them."""
         stored = [StoredCell(cell) for cell in self.cells]
@@ -99,7 +110,7 @@ class Gallery:
                 ranking = self._protocols[index].get("ranking", "elements")
                 content["cells"][index] = cell_content(saliency_map, curve, ranking)
             content["photographs"] = self._photographs(shown)
-            write_atomically(folder / f"{shown.number}.js", side_file(shown.number, content), flush=False)
+            write_atomically(folder / f"{shown.number}.js", side_file(self.build, shown.number, content), flush=False)
             progress()
         for path in folder.glob("[0-9]*.js"):
             if path.stem.isdecimal() and int(path.stem) >= len(self.images):
@@ -159,6 +170,7 @@ class Gallery:
                 }
             )
         return {
+            "build": self.build,
             "groups": [f"{model}, {data}, protocol {protocol}" for model, data, protocol in groups],
             "cells": cells,
             "ids": [shown.image_id for shown in self.images],

@@ -1,7 +1,7 @@
 """The file of an image, which the page loads when the image comes into view.
 
 It is a script, because a page that is opened from a disk may load scripts beside it, and no other data. It calls
-`sideFile(number, {...})` with numbers and base64 alone: no text of a user's is in it.
+`sideFile(build, number, {...})` with numbers, a hash and base64 alone: no text of a user's is in it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ CURVE_UNIT = 1e-4
 HEAT_UNIT = 1e-3
 
 
-def side_file(number: int, content: Mapping[str, Any]) -> bytes:
-    """The script that hands an image's content to the page."""
-    return f"sideFile({number},{json.dumps(content, separators=(',', ':'), allow_nan=False)})\n".encode()
+def side_file(build: str, number: int, content: Mapping[str, Any]) -> bytes:
+    """The script that hands an image's content to the page of this build; any other page refuses it."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return f'sideFile("{build}",{number},{text})\n'.encode()
 
 
 def photograph_content(image: Tensor, baselines: Mapping[int, Baseline]) -> dict[str, Any]:

@@ -14,17 +14,15 @@ function sharesOf(cell) {
 }
 
 // Small and without axes, for a row of the gallery.
-function sparkline(pictures, cell) {
+function sparkline(curves, cell) {
   const [width, height] = [120, 64];
   const svg = drawing("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
   svg.append(drawing("path", { class: "frame", d: `M0.5,0V${height - 0.5}H${width}` }));
-  if (pictures.curves && cell.hits) {
-    const shares = sharesOf(cell);
-    pictures.curves.forEach((values, i) => {
-      const d = pathOf(values, shares, (x) => 1 + x * (width - 2), (y) => height - 1 - y * (height - 4));
-      svg.append(drawing("path", { class: `curve ${KINDS[i]}`, d }));
-    });
-  }
+  const shares = sharesOf(cell);
+  curves.forEach((values, i) => {
+    const d = pathOf(values, shares, (x) => 1 + x * (width - 2), (y) => height - 1 - y * (height - 4));
+    svg.append(drawing("path", { class: `curve ${KINDS[i]}`, d }));
+  });
   return svg;
 }
 

@@ -54,10 +54,11 @@ function contrast(entry) {
 // The file of an image: {photographs, cells}. The latest are kept.
 
 const KEPT = 150;
-const files = new Map(); // number -> {promise, resolve}
+const files = new Map(); // number -> {promise, build, content}
 
-function sideFile(number, content) {
-  files.get(number)?.resolve(content);
+// Called by the files; whether the page may show what they hand over is judged once they have run.
+function sideFile(build, number, content) {
+  Object.assign(files.get(number) ?? {}, { build, content });
 }
 
 function loadFile(number) {
@@ -67,14 +68,21 @@ function loadFile(number) {
   } else {
     file = {};
     file.promise = new Promise((resolve, reject) => {
-      file.resolve = resolve;
       const script = document.createElement("script");
       script.src = `report_files/${number}.js`;
-      script.onload = () => script.remove();
+      const refuse = (why) => {
+        files.delete(number); // it is asked for again when it is next in sight
+        reject(new Error(`report_files/${number}.js ${why}`));
+      };
+      script.onload = () => {
+        script.remove();
+        if (!file.content) refuse("is damaged: make the report again");
+        else if (file.build !== report.build) refuse("was made for another report: make it again, and load this page anew");
+        else resolve(file.content);
+      };
       script.onerror = () => {
         script.remove();
-        files.delete(number);
-        reject(new Error(`report_files/${number}.js is not beside this page: move the folder along with it`));
+        refuse("is not beside this page: move the folder along with it");
       };
       document.head.append(script);
     });

@@ -111,8 +111,8 @@ function makeRow(entry, index) {
   const row = element(
     "div",
     { className: "row", id: `row-${index}` },
-    element("canvas", { width: SMALL, height: SMALL }),
-    drawing("svg", { width: 120, height: 64 }),
+    text("picture", element("canvas", { width: SMALL, height: SMALL }), element("span", { className: "quiet lack" })),
+    text("quiet spark"),
     text(
       "id",
       ...breakable(report.ids[entry.image]),
@@ -155,12 +155,15 @@ async function paintSoon(...rowAndEntry) {
 }
 
 async function paintRow(row, entry) {
+  const [lack, curves] = [row.querySelector(".lack"), row.querySelector(".spark")];
   try {
     const pictures = await loadPictures(entry, SMALL);
     paintHeatmap(row.querySelector("canvas"), pictures, filters.opacity.value / 100);
-    row.querySelector("svg").replaceWith(sparkline(pictures, cellOf(entry)));
+    lack.textContent = pictures.steps ? "" : "no map";
+    curves.replaceChildren(pictures.curves ? sparkline(pictures.curves, cellOf(entry)) : "no curves");
   } catch (error) {
-    row.title = error.message;
+    lack.textContent = "no pictures";
+    curves.textContent = error.message;
   }
 }
 

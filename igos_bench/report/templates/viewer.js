@@ -83,7 +83,13 @@ function paintStep() {
   }
 }
 
+function headOf(pictures) {
+  if (pictures?.steps) return "Heatmap";
+  return pictures?.photograph ? "Photograph, no map" : "No map";
+}
+
 function paintHeat() {
+  parts.heatmap.parentElement.querySelector("figcaption").textContent = headOf(viewed.pictures);
   parts.opaque.textContent = `${parts.opacity.value} %`;
   if (viewed.pictures) paintHeatmap(parts.heatmap, viewed.pictures, parts.opacity.value / 100, parts.colours.value);
   else parts.heatmap.getContext("2d").clearRect(0, 0, SIZE, SIZE);
@@ -114,6 +120,7 @@ function thumbnail(entry, lines) {
     "button",
     { className: "thumbnail", type: "button" },
     element("canvas", { width: SMALL, height: SMALL }),
+    element("span", { className: "quiet lack" }),
     ...lines.map((line) => element("span", {}, ...breakable(line))),
     element(
       "span",
@@ -126,10 +133,14 @@ function thumbnail(entry, lines) {
 }
 
 async function paintThumbnail(button, entry) {
+  const lack = button.querySelector(".lack");
   try {
-    paintHeatmap(button.querySelector("canvas"), await loadPictures(entry, SMALL), 0.7);
-  } catch {
-    button.title = "its file is not beside this page";
+    const pictures = await loadPictures(entry, SMALL);
+    paintHeatmap(button.querySelector("canvas"), pictures, 0.7);
+    lack.textContent = [pictures.steps ? "" : "no map", pictures.curves ? "" : "no curves"].filter(Boolean).join(", ");
+  } catch (error) {
+    lack.textContent = "no pictures";
+    button.title = error.message;
   }
 }
 
