@@ -74,6 +74,12 @@ class Jobs:
             name = "a cell"
         self._fail(name, reason, code)
 
+    def leave_reasons(self, results_dir: str) -> None:
+        """Write why jobs failed where no row and no traceback says so: `status` sees no one's terminal."""
+        for (reason, code), names in self.failed.items():
+            for name in names if code not in (1, 3) else ():
+                _write_log(results_dir, name, f"{reason}\n")
+
     def end(self) -> int:
         """Sum up a sweep; return the exit code. One of which no cell is available is a mistake."""
         count = sum(map(len, self.failed.values()))
@@ -105,12 +111,20 @@ def _name(config: RunConfig) -> str:
 
 def _log(config: RunConfig, name: str) -> str:
     """Write the traceback of what just broke, and say where; print it where it cannot be written."""
-    moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")  # a cell may break within a second of another
-    path = Path(config.results_dir, "logs", f"{moment} {name.replace('/', '_')}.txt")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(traceback.format_exc(), encoding="utf-8")
-    except OSError as error:
+    path, error = _write_log(config.results_dir, name, traceback.format_exc())
+    if error:
         traceback.print_exc()
         return f"the whole story is above, as {path} cannot be written ({error.strerror})"
     return f"the whole story is in {path}"
+
+
+def _write_log(results_dir: str, name: str, text: str) -> tuple[Path, OSError | None]:
+    """Write a file of its own into the logs; its path, and why it could not be written."""
+    moment = datetime.now().strftime("%Y-%m-%d_%H-%M-%S.%f")  # a cell may break within a second of another
+    path = Path(results_dir, "logs", f"{moment} {name.replace('/', '_')}.txt")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        return path, error
+    return path, None

@@ -49,6 +49,7 @@ class Job:
                 jobs.attempt(config, self.make(*self.arguments))
         except EndedError as error:
             jobs.lose(config, f"{error} What is finished is kept; start the same command again", 143)
+        jobs.leave_reasons(str(config.results_dir))
         return jobs
 
 

@@ -111,21 +111,25 @@ class RowFiles(ChunkFiles):
 @lru_cache(maxsize=4)
 def _index(path: Path, stamp: Stamp | None, keys: frozenset[str]) -> dict[int, Any]:
     with ZipFile(path) as archive:
-        found = {int(chunk): said for chunk, said in json.loads(archive.read("index.json")).items()}
-    if not all(said.keys() >= keys for said in found.values()):
-        raise BadZipFile("the index is of other rows")
-    return found
+        return _read_index(archive, keys)
 
 
 @lru_cache(maxsize=2)
 def _cut(path: Path, stamp: Stamp | None, keys: frozenset[str]) -> dict[int, File]:
-    with ZipFile(path) as archive:
-        rows = archive.read("rows.csv")
-    header, index = rows[: rows.index(b"\n") + 1], _index(path, stamp, keys)
+    with ZipFile(path) as archive:  # both of one: it may have been replaced since its stamp was taken
+        rows, index = archive.read("rows.csv"), _read_index(archive, keys)
+    header = rows[: rows.index(b"\n") + 1]
     start, found = len(header), {}
     for chunk, said in index.items():
         found[chunk] = File(header + rows[start : start + said["bytes"]], tuple(said["stamp"]), packed=said)
         start += said["bytes"]
     if start != len(rows):
+        raise BadZipFile("the index is of other rows")
+    return found
+
+
+def _read_index(archive: ZipFile, keys: frozenset[str]) -> dict[int, Any]:
+    found = {int(chunk): said for chunk, said in json.loads(archive.read("index.json")).items()}
+    if not all(said.keys() >= keys for said in found.values()):
         raise BadZipFile("the index is of other rows")
     return found

@@ -22,7 +22,7 @@ from .methods import Method
 from .metrics import Protocol
 from .models import Classifier, load_classifier
 from .results import RunDirectory, check_folder_name, short_key
-from .shard import Place, Shard, find_place, find_shard
+from .shard import Place, Shard, find_place, find_shard, task_threads
 
 TARGET_RULE = "predicted"
 
@@ -151,7 +151,7 @@ def prepare(config: RunConfig, read: Read = read_manifest, config_dir: str | Non
     forbid_shortcuts()
     if device.type == "cpu":
         keep_freed_memory()
-        if place and (threads := place.threads(os.environ, _cores())):
+        if threads := (place.threads if place else task_threads)(os.environ, _cores()):
             torch.set_num_threads(threads)
     classifier = _classifier(config, device)
     if method.resolutions == "from the model":

@@ -101,12 +101,8 @@ class RunDirectory:
         changed = {i for i, old in before.items() if i not in after or not np.array_equal(old, after[i])}
         for records in self._all_records() if changed else ():
             if any(row["image_id"] in changed for row in ok_rows(_rows(records, chunk))):
-                if records.is_packed(chunk):
-                    write_under(lease, records.loose(chunk), csv_bytes([]))
-                elif lease:
-                    lease.withdraw(records.loose(chunk))
-                else:
-                    records.loose(chunk).unlink()
+                # A file without rows, also where none are packed: who packs may stand still, and put them there later.
+                write_under(lease, records.loose(chunk), csv_bytes([]))
         write_under(lease, self.maps.loose(chunk), npz(arrays), flush=False)
 
     def read_maps(self, chunk: int) -> dict[str, np.ndarray] | None:

@@ -109,9 +109,10 @@ def execute(
                     directory.merge()
             raise
         mine = share.gathered(share.mine)
-        if not share.is_whole():
+        is_whole = share.is_whole()
+        share.pack(all_there_is=is_whole)
+        if not is_whole:
             return Outcome(directory.path, directory.protocol_path / "records", mine, resumed, None)
-        share.pack()
         records = directory.merge()
         whole = share.gathered(range(len(chunks)))
         ended = {

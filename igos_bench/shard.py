@@ -46,15 +46,14 @@ class Place(NamedTuple):
         """Its share of the machine's `cores`, at least one; None leaves what torch takes by itself.
 
         torchrun sets OMP_NUM_THREADS=1 where it is not set, which no process can tell from a user's own 1: another
-        number is the user's. Under srun a task has CPUs of its own, if it has asked for any.
+        number is the user's. Under srun a task has CPUs of its own, see `task_threads`.
         """
+        if self.beside is None:
+            return task_threads(environment, cores)
         if environment.get("OMP_NUM_THREADS", "1") != "1":
             return None
-        if self.beside is not None:
-            share, more = divmod(cores, self.beside)
-            return max(1, share + (self.local < more))
-        asked = environment.get("SLURM_CPUS_PER_TASK", "")
-        return min(int(asked), cores) if asked.isdecimal() and int(asked) else None
+        share, more = divmod(cores, self.beside)
+        return max(1, share + (self.local < more))
 
     def device(self, count: int) -> int:
         """Which of `count` CUDA devices is its own; raises UserError where they are too few."""
@@ -66,6 +65,17 @@ class Place(NamedTuple):
             f"shard=auto: {self.launcher} has started at least {self.local + 1} processes here, one a CUDA device, and "
             f"there are {count}: start as many, or say device=cpu"
         )
+
+
+def task_threads(environment: Mapping[str, str], cores: int) -> int | None:
+    """The CPUs that a task of Slurm has asked for, at most `cores`; None without any, or where the user says how many.
+
+    A cluster that does not bind tasks to CPUs shows each job all of the machine's.
+    """
+    asked = environment.get("SLURM_CPUS_PER_TASK", "")
+    if "OMP_NUM_THREADS" in environment or not asked.isdecimal():
+        return None
+    return min(int(asked), cores) or None
 
 
 def find_shard(asked: str | None) -> Shard:

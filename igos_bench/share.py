@@ -137,10 +137,17 @@ class Share:
         asked = set(wanted)
         return [row for row in rows if row["image_id"] in asked]
 
-    def pack(self) -> None:
-        """Pack what is still loose of a run that is whole."""
+    def pack(self, *, all_there_is: bool) -> None:
+        """Pack what is still loose, or else of those ranges of which no less is loose than packed.
+
+        Each range is written anew. Where it grows twofold each time, the shards of a run that end one after the other
+        write no more than twice what it comes to, however many they are.
+        """
         for first in loose_ranges(self.directory) if self._is_packed() else ():
-            pack_range(self.directory, self.leases, first, self.tell)
+            records = self.directory.records
+            loose = records.listed()[0].intersection(range_of(first))
+            if all_there_is or len(loose) >= len(records.packed(first)):
+                pack_range(self.directory, self.leases, first, self.tell)
 
     def _is_packed(self) -> bool:
         """Whether the run has so many chunks that they are packed; a small one is easier to look into as it is."""

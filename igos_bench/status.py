@@ -66,7 +66,8 @@ def look(results_dir: Path) -> list[Progress]:
     """
     found = [cell for path in run_files(results_dir) for cell in _cells(path)]
     if not found:
-        raise UserError(f"no runs under {results_dir / 'runs'}: say results_dir=FOLDER, or make one with `igos-bench`")
+        where = f"no runs under {results_dir / 'runs'}: say results_dir=FOLDER, or make one with `igos-bench`"
+        raise UserError("; ".join([where, *_logs(results_dir)]))
     return found
 
 

@@ -377,9 +377,12 @@ def test_rows_that_change_are_withdrawn_through_the_lease(tmp_path: Path) -> Non
     with Leases(tmp_path / "leases", 1) as leases:
         lease = leases.claim("000000")
         assert lease
+        before = directory.stamp(0)
         directory.write_maps(0, {**maps, "saliency_map": maps["saliency_map"] + 1}, lease)
-        assert directory.stamp(0) is None
-        lease.withdraw(directory.protocol_path / "records" / "000000.csv")  # gone already
+        assert directory.stamp(0) != before and directory.read_rows(0) == []
+        for _ in range(2):  # the second time it is gone already
+            lease.withdraw(directory.protocol_path / "records" / "000000.csv")
+            assert directory.stamp(0) is None
     assert not list((tmp_path / "leases").iterdir())
 
 

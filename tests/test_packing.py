@@ -25,7 +25,7 @@ import pandas as pd
 import pytest
 from result_folders import leave_run
 
-from igos_bench import packs
+from igos_bench import packed_rows, packs
 from igos_bench.cells import _rows, read_cells
 from igos_bench.errors import UserError
 from igos_bench.formats import COLUMNS, by_id, rows_of
@@ -182,18 +182,28 @@ def test_killed_before_every_call(directory: RunDirectory, state: str) -> None:
     assert calls > 30, "it was killed before every call there is"
 
 
-@pytest.mark.parametrize("then", ["compute", "compute and pack"])
+@pytest.mark.parametrize("then", ["compute", "compute and pack", "withdraw"])
 def test_stopped_and_overtaken(directory: RunDirectory, then: str) -> None:
-    """What others do while it stands still stays, when it goes on."""
-    for calls in range(2, 80, 6):
+    """What others do while it stands still stays, when it goes on; so does what they have only withdrawn."""
+    for calls in itertools.count(2, 1 if then == "withdraw" else 6):
         stopped = copied(directory, f"stopped {calls}")
         process = packing_process(stopped, signal.SIGSTOP, calls, seconds=0.3)
         assert process.pid
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        state = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if state and state.si_code == os.CLD_EXITED:
+            break
         with Leases(stopped.path / "leases", 0.3) as leases, leases.wait_for("000001", print) as lease:
-            write_chunk(stopped, 1, 0.75, lease=lease)
+            if then == "withdraw":
+                maps = stopped.read_maps(1)
+                assert maps
+                stopped.write_maps(1, {**maps, "saliency_map": maps["saliency_map"] + 1}, lease)
+            else:
+                write_chunk(stopped, 1, 0.75, lease=lease)
         expected = without_stamps(contents(stopped))
-        assert b"0.75" in (expected["rows"][1] or b"")
+        if then == "withdraw":
+            assert stopped.read_rows(1) == []
+        else:
+            assert b"0.75" in (expected["rows"][1] or b"")
         if then == "compute and pack":
             pack(stopped, 0, seconds=0.3)
             assert without_stamps(contents(stopped)) == expected
@@ -202,7 +212,9 @@ def test_stopped_and_overtaken(directory: RunDirectory, then: str) -> None:
         assert process.exitcode == 0
         assert without_stamps(contents(stopped)) == expected, f"stopped before call {calls}"
         pack(stopped)
-        assert without_stamps(contents(stopped)) == expected and not loose_ranges(stopped)
+        assert without_stamps(contents(stopped)) == expected
+        assert loose_ranges(stopped) == ([0] if then == "withdraw" else [])
+    assert calls > 30, "it was stopped before every call there is"
 
 
 def test_two_pack_and_one_reads(directory: RunDirectory) -> None:
@@ -335,6 +347,29 @@ def test_any_mixture_gives_the_same_table(tmp_path: Path, seed: int) -> None:
     assert [str(cell) for cell in look(tmp_path / "loose")] == [str(cell) for cell in look(tmp_path / "mixed")]
     assert loose.merge().read_bytes() == mixed.merge().read_bytes() and loose.chunk_of() == mixed.chunk_of()
     assert [list(chunk) for chunk in loose.results()] == [list(chunk) for chunk in mixed.results()]
+
+
+def test_an_archive_that_is_replaced_while_it_is_read_is_not_damaged(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = copied(directory, "newer")
+    write_chunk(newer, 1, 0.123456789)
+    for one in (directory, newer):
+        pack(one)
+    path = directory.records.archive(0)
+    assert directory.read_rows(1)[0]["deletion_auc"] == "0.5" and directory.records.packed(0)
+    write_chunk(newer, 1, 0.987654321)
+    pack(newer)
+
+    def stamp_and_replace(stamped: Path) -> packs.Stamp | None:
+        stamp = packs.file_stamp(stamped)
+        if stamped == path and newer.records.archive(0).exists():
+            newer.records.archive(0).replace(path)
+        return stamp
+
+    packed_rows._cut.cache_clear()
+    monkeypatch.setattr(packed_rows, "file_stamp", stamp_and_replace)
+    assert directory.read_rows(1)[0]["deletion_auc"] == "0.987654321"
 
 
 def test_a_damaged_archive_stops_a_table(directory: RunDirectory) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
+import torch
 from conftest import Command
 from noise import write_noise
 
@@ -29,7 +30,7 @@ from igos_bench.errors import UserError
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import prepare
 from igos_bench.runner import Outcome, execute
-from igos_bench.shard import Place, Shard, find_place, find_shard, spread
+from igos_bench.shard import Place, Shard, find_place, find_shard, spread, task_threads
 
 IMAGES = 7
 
@@ -158,6 +159,33 @@ def test_archives_are_the_same_whatever_came_first(words: list[str], tmp_path: P
 
 
 @pytest.mark.usefixtures("_short_ranges")
+def test_a_shard_that_ends_packs_what_there_is(words: list[str], tmp_path: Path) -> None:
+    """Also while others have not ended, and whatever n they have."""
+    whole = run([*words, f"results_dir={tmp_path / 'whole'}"])
+    expected = archives(tmp_path / "whole")
+    for shard in ("1/2", "2/3", "3/3", "2/2"):
+        ended = run([*words, f"results_dir={tmp_path / 'out'}", f"shard={shard}"])
+        assert archives(tmp_path / "out").keys() <= expected.keys()
+        assert (ended.whole is None) == (shard != "2/2")
+    assert archives(tmp_path / "out") == expected
+    tables = [csv.DictReader(io.StringIO(outcome.records.read_text(), newline="")) for outcome in (whole, ended)]
+    one, other = ([{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in table] for table in tables)
+    assert one == other
+
+
+def test_a_range_is_not_written_anew_for_little(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs, "RANGE", 5)
+    words = [*words, f"results_dir={tmp_path / 'out'}"]
+    directory = prepare(compose_config(words)).directory
+    for shard, loose in (("1/2", set()), ("2/4", {1}), ("4/4", set())):  # 0, 2, 4, 6; then 1, 5; then 3
+        run([*words, f"shard={shard}"])
+        assert directory.records.listed()[0] == directory.maps.listed()[0] == loose
+    assert len(archives(tmp_path / "out")) == 6
+
+
+@pytest.mark.usefixtures("_short_ranges")
 def test_a_packed_run_goes_on_where_it_was(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,6 +271,31 @@ def test_all_cores_are_used_and_none_twice() -> None:
     assert find_place(TORCHRUN).threads({"OMP_NUM_THREADS": "3"}, 8) is None, "which is the user's"
     assert find_place(SRUN).threads({"SLURM_CPUS_PER_TASK": "4"}, 8) == 4
     assert find_place(SRUN).threads({}, 8) is None
+    assert find_place(SRUN).threads({"SLURM_CPUS_PER_TASK": "4", "OMP_NUM_THREADS": "1"}, 8) is None, "the user's"
+
+
+def test_a_job_of_slurm_has_the_threads_it_asked_for(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that is no shard, or shard=i/n: so are those of a sweep."""
+    for asked, threads in (("4", 4), ("16", 8), ("0", None), ("", None), ("x", None)):
+        assert task_threads({"SLURM_CPUS_PER_TASK": asked}, 8) == threads
+    monkeypatch.setattr("igos_bench.prepare._cores", lambda: 8)
+    before = torch.get_num_threads()
+    try:
+        for shard, variables, threads in (
+            ("null", {"SLURM_CPUS_PER_TASK": "3"}, 3),
+            ("1/2", {"SLURM_CPUS_PER_TASK": "2"}, 2),
+            ("1/2", {"SLURM_CPUS_PER_TASK": "3", "OMP_NUM_THREADS": "1"}, 1),
+            ("null", {}, 1),
+        ):
+            torch.set_num_threads(1)
+            for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):
+                monkeypatch.delenv(name, raising=False)
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            prepare(compose_config([*words, f"shard={shard}"]))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 # torchrun itself

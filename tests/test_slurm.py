@@ -82,6 +82,14 @@ def end(process: subprocess.Popen[str], code: int) -> tuple[str, str]:
     return output, errors
 
 
+def read(folder: Path, command: str) -> str:
+    """What `status` or `table` prints of what the disturbed sweep has left."""
+    command_line = [sys.executable, "-m", "igos_bench", command, "results_dir=broken"]
+    ended = subprocess.run(command_line, cwd=folder, env=ENVIRONMENT, text=True, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 def queue() -> dict[str, str]:
     """Job -> its state, of those that are not over."""
     said = subprocess.run(["squeue", "-h", "-r", "-o", "%i %T"], capture_output=True, text=True, check=True).stdout
@@ -171,6 +179,7 @@ def test_killed_cancelled_and_requeued(folder: Path) -> None:
     assert {path: after[path] for path in before} == before, "seconds and all: nothing is computed twice"
     whole(folder, swept)
     assert differences(folder / "whole", folder / "broken") == []
+    assert read(folder, "table")
 
 
 @pytest.mark.parametrize("folder", [40], indirect=True)
@@ -198,6 +207,7 @@ def test_time_limit(folder: Path) -> None:
     assert len(after) == 40 and {path: after[path] for path in before} == before
     whole(folder, *slow)
     assert differences(folder / "whole", folder / "broken") == []
+    assert read(folder, "table")
 
 
 def test_shards_beside_a_cell_that_always_fails(folder: Path) -> None:
@@ -206,8 +216,10 @@ def test_shards_beside_a_cell_that_always_fails(folder: Path) -> None:
     assert "3 shards of cells without a failure, 0 not available, 3 failed" in output
     (line,) = [line for line in errors.splitlines() if "failed with 2" in line]
     assert all(f"shard {i}/3" in line for i in (1, 2, 3)) and "no-such.safetensors" in line
+    assert read(folder, "status").count("no-such.safetensors: ") == 3, "without the driver"
     whole(folder)
     assert differences(folder / "whole", folder / "broken") == []
+    assert read(folder, "table")
 
 
 def test_what_sbatch_refuses_is_said(folder: Path) -> None:

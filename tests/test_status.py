@@ -14,6 +14,7 @@ from conftest import Command
 from result_folders import leave_run
 
 from igos_bench.errors import UserError
+from igos_bench.jobs import Jobs
 from igos_bench.lease import Leases
 from igos_bench.status import look, printed
 
@@ -58,7 +59,17 @@ def test_done_running_failed_and_hours_left(tmp_path: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no runs under"):
+    with pytest.raises(UserError, match="no runs under") as error:
+        look(tmp_path)
+    assert "broke" not in str(error.value)
+    jobs = Jobs(sweep=True)
+    jobs.failed = {
+        ("no weights", 2): ["igos at 28"],
+        ("rows say why", 3): ["mask at 28"],
+        ("logged", 1): ["rise at 224"],
+    }
+    jobs.leave_reasons(str(tmp_path))
+    with pytest.raises(UserError, match=r"no runs under .*; broke: .* igos at 28: no weights \([^;]*\)$"):
         look(tmp_path)
 
 
