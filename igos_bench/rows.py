@@ -10,6 +10,7 @@ from typing import overload
 import numpy as np
 import pandas as pd
 
+from .csv_file import restored
 from .formats import COLUMNS, Row, csv_bytes, ok_rows, rows_of
 
 TEXTS = ("image_id", "status", "error")
@@ -84,6 +85,6 @@ def frame_of(files: Iterable[bytes], columns: Sequence[str] = COLUMNS) -> pd.Dat
         lineterminator="\n",
     )
     for key in frame.columns.intersection(list(TEXTS)):
-        if (inert := frame[key].str.startswith("'")).any():
-            frame[key] = frame[key].where(~inert, frame[key].str.removeprefix("'"))
+        if (inert := frame[key].str.contains("'", regex=False)).any():
+            frame.loc[inert, key] = frame.loc[inert, key].map(restored)
     return frame

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from igos_bench.results import RunDirectory
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# The same examples each time, so that a commit passes or does not; `--hypothesis-seed=random` looks for others.
+settings.register_profile("the same each time", derandomize=True)
+settings.load_profile("the same each time")
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

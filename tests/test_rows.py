@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from igos_bench.formats import COLUMNS, csv_bytes, rows_of
@@ -19,6 +19,7 @@ ROWS = st.lists(st.fixed_dictionaries({key: TEXT if key in TEXTS else NUMBER for
 
 
 @given(ROWS, ROWS)
+@example([], [dict.fromkeys(COLUMNS) | {"image_id": "a", "status": "failed", "error": "\n="}])
 def test_a_frame_has_what_the_rows_have(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
     files = [csv_bytes(one), csv_bytes(other)]
     expected = [row for content in files for row in rows_of(content) or []]
