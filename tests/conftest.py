@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-# The same examples each time, so that a commit passes or does not; `--hypothesis-seed=random` looks for others.
+# The same examples each time, so that a commit passes or does not; `--hypothesis-profile=default` looks for others.
 settings.register_profile("the same each time", derandomize=True)
 settings.load_profile("the same each time")
 
