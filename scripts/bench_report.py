@@ -115,6 +115,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def tell_and_write(rows: list[dict[str, Any]], path: Path) -> None:
+    """Print a table of what was measured, and write it with what stands beside every number."""
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False, float_format="%.2f"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.assign(**machine()).to_csv(path, index=False, float_format="%.5g")
+    print(f"written to {path}")
+
+
 def write_csv(ceilings: list[Ceiling], results: list[Result], path: Path) -> None:
     """A row a method and peer; before them, for each network and precision, the two rates of the ceiling."""
     rows: list[dict[str, Any]] = [

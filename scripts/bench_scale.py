@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from bench_report import machine
+from bench_report import tell_and_write
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
@@ -75,12 +75,7 @@ def main() -> int:
     except (UserError, OmegaConfBaseException) as error:
         print(f"bench_scale: {error}", file=sys.stderr)
         return 2
-    table = pd.DataFrame(rows)
-    print(table.to_string(index=False, float_format="%.2f"))
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    table.assign(**machine()).to_csv(out / "bench_scale.csv", index=False, float_format="%.5g")
-    print(f"written to {out / 'bench_scale.csv'}")
+    tell_and_write(rows, Path(options.out) / "bench_scale.csv")
     return 0
 
 

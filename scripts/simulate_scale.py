@@ -34,8 +34,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from bench_report import machine
+from bench_report import tell_and_write
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -96,12 +95,7 @@ def main() -> int:
     except (UserError, OmegaConfBaseException) as error:
         print(f"simulate_scale: {error}", file=sys.stderr)
         return 2
-    table = pd.DataFrame(measured)
-    print(table.to_string(index=False, float_format="%.2f"))
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    table.assign(**machine()).to_csv(out / "scale.csv", index=False, float_format="%.5g")
-    print(f"written to {out / 'scale.csv'}")
+    tell_and_write(measured, Path(options.out) / "scale.csv")
     return 0
 
 
