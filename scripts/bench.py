@@ -31,8 +31,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from options import read_options
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,8 +70,7 @@ def main() -> int:
     """Measure everything, then write and print it."""
     began = time.perf_counter()
     try:
-        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli()))
-        assert isinstance(options, Options)
+        options = read_options(Options)
         settings = QUICK if options.quick else FULL
         if unknown := set(options.networks) - settings.keys():
             raise UserError(f"networks={sorted(unknown)}: choose from {', '.join(settings)}")
@@ -91,7 +89,7 @@ def main() -> int:
                 found = measure(run, setting, options.methods, disagreements)
                 ceilings += found[0]
                 results += found[1]
-    except (UserError, OmegaConfBaseException) as error:
+    except UserError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     out, stem = Path(options.out), "bench_quick" if options.quick else "bench"

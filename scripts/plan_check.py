@@ -16,10 +16,11 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 from bench_report import machine
-from omegaconf import OmegaConf
+from options import read_options
 
 from igos_bench import plan
 from igos_bench.cells import find_cells
+from igos_bench.errors import UserError
 from igos_bench.overrides import compose_config
 
 KNOWN = [("grad_cam", 14), ("igos", 14)]
@@ -37,8 +38,11 @@ class Options:
 
 def main() -> int:
     """Price, run, compare; 1 where a price is further off than a fifth."""
-    options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli()))
-    assert isinstance(options, Options)
+    try:
+        options = read_options(Options)
+    except UserError as error:
+        print(f"plan_check: {error}", file=sys.stderr)
+        return 2
     rows = []
     with TemporaryDirectory() as folder:
         for cell in KNOWN:
