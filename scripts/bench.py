@@ -109,7 +109,7 @@ def measure(
     """One network and precision; adds to `disagreements` what is no comparison."""
     precision = run.config.precision
     network_ways = ways(run)
-    rates = {backward: rates_of(network_ways, setting.sizes, run, backward=backward) for backward in (False, True)}
+    rates = {b: rates_of(network_ways, setting.sizes, setting.rounds, run, backward=b) for b in (False, True)}
     for backward, found in rates.items():
         usual = next(rate for rate in found if (rate.way, rate.size) == (USUAL, 1))
         what = "forward + backward" if backward else "forward"
@@ -130,14 +130,16 @@ def measure(
     for backward, found in rates.items():
         usual = next(rate for rate in found if (rate.way, rate.size) == (USUAL, 1))
         best = found[0]
-        again = rates_of({best.way: network_ways[best.way]}, (best.size,), run, backward=backward)[0]
+        again = rates_of({best.way: network_ways[best.way]}, (best.size,), setting.rounds, run, backward=backward)[0]
         ceilings.append(Ceiling(run.classifier.name, precision.value, backward, best, again, usual))
     for result in results:
         result.set_efficiency(*ceilings)
     return ceilings, results
 
 
-def rates_of(network_ways: dict[str, Way], sizes: tuple[int, ...], run: Run, *, backward: bool) -> list[Rate]:
+def rates_of(
+    network_ways: dict[str, Way], sizes: tuple[int, ...], rounds: int, run: Run, *, backward: bool
+) -> list[Rate]:
     """The rates, fastest first."""
     return measure_rates(
         network_ways,
@@ -145,6 +147,7 @@ def rates_of(network_ways: dict[str, Way], sizes: tuple[int, ...], run: Run, *, 
         backward=backward,
         precision=run.config.precision,
         device=run.device,
+        rounds=rounds,
         longest=LONGEST_MICRO_BATCH,
     )
 
