@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from igos_bench.errors import UserError, first_line, unknown
 
@@ -29,7 +30,7 @@ def read_options(structure: type[Options], words: Sequence[str] | None = None) -
     try:
         merged = OmegaConf.merge(OmegaConf.structured(structure), OmegaConf.from_cli(list(words)))
         options = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"{' '.join(words)}: {first_line(error)}") from None
     assert isinstance(options, structure)
     return options

@@ -56,7 +56,7 @@ def main() -> int:
         try:
             options = read_options(Options, own)
         except UserError as error:
-            raise UserError(f"{error}; write factors=[0.1,1,10] and out=FOLDER") from None
+            raise UserError(f"{error} Write factors=[0.1,1,10] and out=FOLDER") from None
         run = prepare(compose_config([word for word in sys.argv[1:] if word not in own]))
         if not hasattr(run.method, "lambdas"):
             raise UserError(f"method={run.method.name} has no (l1, l2) to tune; choices: igos, mask")
