@@ -163,7 +163,8 @@ def mask(block: Block) -> Case:
         ours=partial(explain, method, evaluate, subject, RESOLUTION),
         peers=[Peer("literal", call, block.released)],
         difference=mean_absolute,
-        tolerance=block.tolerance(1e-3, 0.12),
+        # Adam amplifies rounding: ten iterations in fp32 to 0.022 of one image; zeros differ by 0.25.
+        tolerance=block.tolerance(0.045, 0.12),
     )
 
 
