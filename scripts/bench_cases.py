@@ -144,7 +144,7 @@ def igos(block: Block) -> Case:
             )
         ],
         difference=mean_absolute,
-        tolerance=block.tolerance(1e-3, 0.015),
+        tolerance=block.tolerance(1e-3, 0.05),
     )
 
 
