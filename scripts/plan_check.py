@@ -3,8 +3,8 @@
     python scripts/plan_check.py [limit=10] [out=results/plan_check.csv]
 
 Grad-CAM and I-GOS at 14 are run first, on the sample, and are all that the plan knows of the machine; the cells that it
-prices by them, and by `rate=measured`, are of other methods or resolutions. Ten images are a chunk: fewer of Mask's do not
-fill the micro-batches that the rate is of. RISE has 1,000 masks. Some eight minutes on two cores, alone.
+prices by them, and by `rate=measured`, are of other methods or resolutions. Ten images are a chunk: fewer of Mask's do
+not fill the micro-batches that the rate is of. RISE has 1,000 masks. Some eight minutes on two cores, alone.
 """
 
 from __future__ import annotations
