@@ -197,7 +197,11 @@ class Evaluator:
             # As many as needed, of one size: 20 inputs are better run as 10 + 10 than as 16 + 4.
             parts = -(-(count - start) // self.batch_size)
             rows = slice(start, start + -(-(count - start) // parts))
-            part = inputs[rows] if isinstance(inputs, Tensor) else inputs(rows)
+            try:
+                part = inputs[rows] if isinstance(inputs, Tensor) else inputs(rows)
+            except (RuntimeError, MemoryError) as error:
+                self._halve(rows.stop - start, error)
+                continue
             # The norm is no smaller than the largest and costs a tenth of it.
             if not (torch.linalg.vector_norm(part) <= LARGEST_INPUT or part.abs().max() <= LARGEST_INPUT):
                 raise ImageError(f"the network is asked about inputs that are NaN or beyond {LARGEST_INPUT:,.0f}")
@@ -213,18 +217,21 @@ class Evaluator:
         try:
             with allow_tf32(self.precision):
                 return call(*inputs)
-        except (RuntimeError, MemoryError) as error:  # the CPU's allocator raises a plain RuntimeError
-            count = len(inputs[0])
-            if not is_out_of_memory(error) or count == 1:
-                raise
+        except (RuntimeError, MemoryError) as error:
+            half = self._halve(len(inputs[0]), error)
+        torch.cuda.empty_cache()  # does nothing without CUDA
+        parts = [self._halving(call, *(tensor[a : a + half] for tensor in inputs)) for a in (0, half)]
+        return tuple(torch.cat(pair) for pair in zip(*parts, strict=True))
+
+    def _halve(self, count: int, error: RuntimeError | MemoryError) -> int:
+        """Half of a micro-batch for which memory ran out, which is kept from now on; raises any other error."""
+        if not is_out_of_memory(error) or count == 1:
+            raise error
         half = (count + 1) // 2
         self.batch_size = min(self.batch_size, half)
         self.notes[f"micro-batch cut to {half}: out of memory"] += 1
-        warnings.warn(f"out of memory at a micro-batch of {count}: going on with {half}", stacklevel=2)
-        if inputs[0].device.type == "cuda":
-            torch.cuda.empty_cache()
-        parts = [self._halving(call, *(tensor[a : a + half] for tensor in inputs)) for a in (0, half)]
-        return tuple(torch.cat(pair) for pair in zip(*parts, strict=True))
+        warnings.warn(f"out of memory at a micro-batch of {count}: going on with {half}", stacklevel=3)
+        return half
 
     def count(self, inputs: int, *, backward: bool = False) -> None:
         """Count forward passes of so many inputs, and as many backward; for methods that run `network` themselves."""

@@ -128,7 +128,7 @@ def deletion_insertion(
                     hit = (position[b] < steps[:, None]).to(images).view(-1, 1, r, r)
                     shown = upsample(hit, size)
                     inputs.append(torch.lerp(background[b], foreground[b], shown))
-            return torch.cat(inputs)
+            return inputs[0] if len(inputs) == 1 else torch.cat(inputs)
 
         found = evaluate.probability(build, targets[b].expand(count))
         image, baseline, background = found[0], found[1], found[len(ends) - 1]

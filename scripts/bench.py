@@ -48,7 +48,7 @@ from igos_bench.prepare import Run  # noqa: E402
 from igos_bench.rates import Rate, Way, measure_rates  # noqa: E402
 
 LONGEST_MICRO_BATCH = 6.0  # seconds; larger ones of VGG19 would take most of the time and gain nothing
-LONG = 15.0  # seconds: in a call that takes longer, warming up does not show
+LONG = 5.0  # seconds: in a call that takes longer, warming up does not show
 
 
 @dataclass

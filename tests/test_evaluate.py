@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,27 @@ def test_it_halves_down_to_one(error: RuntimeError) -> None:
     with pytest.raises(type(error)):
         Evaluator(network, network, batch_size=7).logits(IMAGES)
     assert network.asked == [7, 4, 2, 1]
+
+
+@pytest.mark.filterwarnings("ignore:out of memory at a micro-batch")
+def test_inputs_that_do_not_fit_are_made_in_halves() -> None:
+    network = Hungry(7)
+    asked: list[int] = []
+
+    def build(most: int, rows: slice) -> Tensor:
+        asked.append(rows.stop - rows.start)
+        if asked[-1] > most:
+            raise CPU
+        return IMAGES[rows]
+
+    evaluate = Evaluator(network, network, batch_size=7)
+    found = evaluate.probability(partial(build, 2), TARGETS)
+    assert asked == [7, 4, 2, 2, 2, 1] and evaluate.batch_size == 2
+    assert evaluate.notes == {"micro-batch cut to 4: out of memory": 1, "micro-batch cut to 2: out of memory": 1}
+    expected = network.body(IMAGES).softmax(1).gather(1, TARGETS[:, None])[:, 0]
+    assert torch.allclose(found, expected, atol=1e-5)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        evaluate.probability(partial(build, 0), TARGETS)
 
 
 def test_another_error_is_not_tried_again() -> None:
