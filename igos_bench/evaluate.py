@@ -38,7 +38,7 @@ class Evaluator:
     search would go on from there to a number.
 
     `Build`: in the place of inputs, a function from a slice of the N rows to those inputs; it is called once a
-    micro-batch, in order, so that they are never all in memory.
+    micro-batch, in order, so that they are never all in memory; where there is no room for some, again for fewer.
 
     Attributes:
         network: The classifier as it was trained, images in [0, 1] (N,3,H,W) -> logits (N,K); for rules of one's own.

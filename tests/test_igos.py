@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Literal
+
 import literal
 import pytest
 import torch
@@ -9,7 +12,7 @@ from torch import Tensor
 from toys import SmallConv, toy_image
 
 from igos_bench.errors import UserError
-from igos_bench.evaluate import Evaluator
+from igos_bench.evaluate import Build, Evaluator
 from igos_bench.methods import Igos
 from igos_bench.methods.draws import drawn_ahead
 from igos_bench.methods.regulariser import regulariser, regulariser_gradient
@@ -68,6 +71,31 @@ def test_path_points_of_several_images_fill_the_micro_batches() -> None:
     noises = drawn_ahead(generators(3), NOISE, rounds=1)
     METHOD.path_gradient(evaluate, images, targets, baselines, images.new_ones(3, 1, R, R), noises)
     assert sizes == [4, 4, 4, 3, 3], "18 points, in the fewest micro-batches"
+
+
+class Scarce(Evaluator):
+    """Has no memory for inputs of more than two rows, which it finds out once they are made."""
+
+    def gradients(
+        self, inputs: Tensor | Build, targets: Tensor, of: Literal["probability", "logit"] = "probability"
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        def build(rows: slice) -> Tensor:
+            assert callable(inputs)
+            made = inputs(rows)
+            if len(made) > 2:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return made
+
+        return super().gradients(build, targets, of)
+
+
+@pytest.mark.filterwarnings("ignore:out of memory at a micro-batch")
+def test_points_that_are_made_again_in_halves_have_the_noise_of_their_image() -> None:
+    evaluate, images, targets, baselines = setting()
+    expected = explain(METHOD, evaluate, images, targets, baselines)
+    scarce = Scarce(evaluate.network, evaluate.network, batch_size=18)
+    assert (explain(METHOD, scarce, images, targets, baselines) - expected).abs().max() < 1e-9
+    assert scarce.batch_size == 2
 
 
 def test_annealing_and_fallback_are_those_of_the_literal_one() -> None:

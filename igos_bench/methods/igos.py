@@ -128,13 +128,14 @@ class Igos:
         sigma = images.new_tensor(NOISE_SIGMA[self.noise]).view(3, 1, 1)
         total = torch.zeros_like(images)
         share = torch.arange(1, steps + 1, dtype=images.dtype, device=images.device) / steps
-        noise_of: dict[int, Tensor] = {}  # of the last image alone
+        noise_of: dict[int, Tensor] = {}  # kept while an image has points to come, or to be made again in halves
 
         def points(rows: slice) -> Tensor:
+            for b in [b for b in noise_of if (b + 1) * steps <= rows.start]:
+                del noise_of[b]
             made = []
             for b, part, _ in _by_image(rows, steps):
                 if b not in noise_of:
-                    noise_of.clear()
                     noise_of[b] = next(noises)
                 clean = torch.addcmul(baselines[b], share[part].view(-1, 1, 1, 1), masked[b])
                 made.append(clean.addcmul_(noise_of[b][part].to(images), sigma))
