@@ -1,8 +1,8 @@
 """What `bench.py` compares: each method beside its peers, with how far apart their results may be.
 
 In fp32 the tolerances are those of the tests, which run the same comparisons on other networks, with room for other
-machines. In bf16 both sides round, each in its own order: the tolerances are about twice the largest difference seen
-(2026-11-25), below what zeros or another image's result would have.
+machines. In bf16 both sides round, each in its own order: most tolerances are about twice the largest difference that
+was seen (two machines, 2026-11-25 and 26), all are below what zeros would have.
 """
 
 from __future__ import annotations
