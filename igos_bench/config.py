@@ -14,6 +14,9 @@ from typing import Any
 INPUT_SIZE = 224
 """Pixels a side of what every network sees."""
 
+CPU_CHUNK = 10
+"""Images of a chunk on a CPU, where nothing else is asked for; elsewhere there are more."""
+
 
 class Device(StrEnum):
     """Where the network runs; `auto` takes CUDA, then MPS, then the CPU."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pandas as pd
 
 from .cells import Cell, find_cells, settings_of
-from .config import RunConfig, plain
+from .config import CPU_CHUNK, RunConfig, plain
 from .configured import check_resolution, configured_method
 from .counted import Counted, columns
-from .data import Manifest, Read, read_manifest
+from .data import Read, read_manifest
 from .price import (
     Passes,
     Speed,
@@ -22,6 +22,7 @@ from .price import (
     given_speed,
     measured_speed,
     points,
+    scaled_seconds,
     scoring,
     stored_bytes,
 )
@@ -66,8 +67,8 @@ def words_of_plan(words: Sequence[str]) -> tuple[str | None, int, list[str]]:
 def plan(config: RunConfig, read: Read = read_manifest, rate: str | None = None) -> Planned:
     """Plan one cell.
 
-    Seconds are those of its rows on disk, else those of the same method on the same model at another resolution, else
-    its passes at the rate of the model's other cells.
+    Seconds are those of its rows on disk, else those of the same method's other rows by the passes that they took, else
+    its passes at the rate of the model's other cells; all of the same model in the same precision.
 
     Args:
         config: What is asked for.
@@ -83,9 +84,15 @@ def plan(config: RunConfig, read: Read = read_manifest, rate: str | None = None)
         check_resolution(method.name, config.model.name, config.resolution, known)
     manifest = read(config.data)
     images = manifest.take(config.data.limit)
-    others = [cell for cell in _cells(config.results_dir) if cell.model == config.model.name]
+    network = (config.model.name, config.precision.value)
+    others = [c for c in _cells(config.results_dir) if (c.model, c.settings["precision"]) == network]
     cells = [cell for cell in others if cell.method == method.name]
-    mine = [cell for cell in cells if _is_this(cell, config, manifest)]
+    asked = plain(asdict(config))
+    settings = settings_of(asked, asked["protocol"])
+    wanted = {**settings, "images": manifest.sha256[:8]}
+    place = (config.data.name, config.protocol.name, config.resolution)
+    here = [cell for cell in cells if (cell.data, cell.protocol, cell.resolution) == place]
+    mine = [cell for cell in here if wanted.items() <= cell.settings.items()]
     done = max((int(cell.rows.index.isin([image.image_id for image in images]).sum()) for cell in mine), default=0)
     protocol = config.protocol
     n_points = points(config.resolution, protocol.n_steps, protocol.ranking, protocol.spacing)
@@ -93,7 +100,8 @@ def plan(config: RunConfig, read: Read = read_manifest, rate: str | None = None)
     passes = explain and Passes(explain.alone + score.alone, explain.gradients)
     seconds, source = None, ""
     if rate is None:
-        told = ((_seconds(mine), "its own rows"), (_seconds(cells), "its method's other rows"))
+        tell = partial(scaled_seconds, settings=settings, passes=explain, points=n_points)
+        told = ((tell(mine), "its own rows"), (tell(cells), "its method's other rows"))
         seconds, source = next((found for found in told if found[0] is not None), (None, ""))
     if seconds is None and passes and (speed := _speed(config, others, rate)):
         seconds, source = speed.seconds(passes), speed.source
@@ -108,28 +116,14 @@ def plan(config: RunConfig, read: Read = read_manifest, rate: str | None = None)
         passes=passes,
         seconds=seconds,
         source=source,
-        stored=len(images) * stored_bytes(config.resolution, n_points),
+        stored=stored_bytes(len(images), config.resolution, n_points, config.chunk_size or CPU_CHUNK),
     )
 
 
 def _speed(config: RunConfig, cells: Sequence[Cell], rate: str | None) -> Speed | None:
     if rate is None:
-        return calibrated_speed([cell for cell in cells if cell.settings["precision"] == config.precision.value])
+        return calibrated_speed(cells)
     return measured_speed(config) if rate == "measured" else given_speed(rate)
-
-
-def _is_this(cell: Cell, config: RunConfig, manifest: Manifest) -> bool:
-    asked = plain(asdict(config))
-    place = (cell.data, cell.protocol, cell.resolution) == (config.data.name, config.protocol.name, config.resolution)
-    images = {"images": manifest.sha256[:8]}
-    wanted = {**settings_of(asked, asked["protocol"]), **images}
-    return place and wanted.items() <= cell.settings.items()
-
-
-def _seconds(cells: Sequence[Cell]) -> float | None:
-    seconds = [cell.rows["explain_seconds"] + cell.rows["score_seconds"] for cell in cells]
-    known = pd.concat(seconds).dropna() if seconds else pd.Series(dtype=float)
-    return float(known.mean()) if len(known) else None
 
 
 @lru_cache(maxsize=1)
@@ -154,8 +148,10 @@ def printed(planned: Sequence[Planned], shards: int = 1) -> str:
     known = sum(hour for hour in hours if hour is not None)
     unknown = sum(hour is None for hour in hours)
     text = f"{table.to_string(index=False)}\n\n{len(planned)} cells, {done:,} of {images:,} images done; "
-    text += f"{known:.2f} hours left" + (f", and {unknown} cells of which no time is known" if unknown else "")
-    if shards > 1:
+    is_told = known > 0 or not unknown
+    text += (f"{known:.2f}" if is_told else "?") + " hours left"
+    text += f", and {unknown} cells of which no time is known" if unknown else ""
+    if shards > 1 and is_told:
         text += f" by one process, {known / shards:.2f} by {shards} that are as fast each"
     text += f"; at most {_size(sum(cell.stored for cell in planned))} of maps, curves and rows"
     text += "\npasses: forward + forward and backward, an image, explaining and scoring"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from .cells import Cell
 from .config import INPUT_SIZE, RunConfig
@@ -21,8 +23,11 @@ GRADIENT = 3
 TRIES = 6
 """Of I-GOS's line search in an iteration: 4 to 8 on photographs, in the mean of 20."""
 
-ROW = 250
-"""Bytes of an image's row, and of its names in the two archives."""
+ROW = 500
+"""Bytes of an image's row, which is in its chunk's file and in records.csv, and of its names in the two archives."""
+
+CHUNK = 2000
+"""Bytes that a chunk's files have whatever its images, their headers, and its entries where many chunks are packed."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,10 @@ def scoring(points: int) -> Passes:
     return Passes(2 * (points - 2) + 2, 0)
 
 
-def stored_bytes(resolution: int, points: int) -> int:
-    """Of an image at most, on the disk: its map and two curves in float32, which are compressed, and its row."""
-    return 4 * (resolution**2 + 2 * points) + ROW
+def stored_bytes(images: int, resolution: int, points: int, chunk_size: int) -> int:
+    """At most, on the disk: maps and two curves an image in float32, which are compressed, and rows."""
+    chunks = -(-images // chunk_size)
+    return images * (4 * (resolution**2 + 2 * points) + ROW) + chunks * CHUNK
 
 
 def given_speed(rate: str) -> Speed:
@@ -97,6 +103,37 @@ def given_speed(rate: str) -> Speed:
     return Speed(1 / forward, 1 / gradient, "the rate given")
 
 
+def scaled_seconds(
+    cells: Sequence[Cell], settings: Mapping[str, str], passes: Passes | None, points: int
+) -> float | None:
+    """Of an image: the mean of what rows of the same method took, by how many more passes it needs than they did.
+
+    Args:
+        cells: Of one model and method, in one precision; at any resolution, under any protocol.
+        settings: What is asked for, as `Cell.settings`. A cell with the same hyper-parameters explains as fast.
+        passes: What explaining takes; None where only cells with the same hyper-parameters tell.
+        points: Of a curve.
+    """
+    found = []
+    for cell in cells:
+        rows = cell.rows
+        if _hyper_parameters(cell.settings) == _hyper_parameters(settings):
+            explain = rows["explain_seconds"]
+        elif passes:
+            counted = rows["forwards"] + (GRADIENT - 1) * rows["backwards"]  # a gradient is one of each
+            explain = rows["explain_seconds"] * ((passes.alone + GRADIENT * passes.gradients) / counted)
+        else:
+            continue
+        more = scoring(points).alone / scoring(_points_of(cell)).alone
+        found.append(explain + more * rows["score_seconds"])
+    known = pd.concat(found).dropna() if found else pd.Series(dtype=float)
+    return float(known.mean()) if len(known) else None
+
+
+def _hyper_parameters(settings: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in settings.items() if key.startswith("method.")}
+
+
 def calibrated_speed(cells: Sequence[Cell]) -> Speed | None:
     """From the times and passes of cells of one model that are done; None where there are none.
 
@@ -109,9 +146,7 @@ def calibrated_speed(cells: Sequence[Cell]) -> Speed | None:
         spent = {key: float(cell.rows[key].mean()) for key in ("explain_seconds", "score_seconds")}
         if not spent["score_seconds"] > 0:  # NaN where none is done
             continue
-        found = {key: cell.settings[f"protocol.{key}"] for key in ("ranking", "spacing") if _has(cell, key)}
-        count = points(cell.resolution, int(cell.settings["protocol.n_steps"]), **found)
-        forward = spent["score_seconds"] / scoring(count).alone
+        forward = spent["score_seconds"] / scoring(_points_of(cell)).alone
         forwards.append(forward)
         both, gradients = (float(cell.rows[key].mean()) for key in ("forwards", "backwards"))
         if gradients >= 10 and spent["explain_seconds"] > 0:
@@ -122,8 +157,10 @@ def calibrated_speed(cells: Sequence[Cell]) -> Speed | None:
     return Speed(median(forwards), ratio * median(forwards), f"{len(forwards)} other cells of the model")
 
 
-def _has(cell: Cell, key: str) -> bool:
-    return f"protocol.{key}" in cell.settings
+def _points_of(cell: Cell) -> int:
+    there = {key: cell.settings.get(f"protocol.{key}") for key in ("ranking", "spacing")}
+    chosen = {key: value for key, value in there.items() if value is not None}
+    return points(cell.resolution, int(cell.settings["protocol.n_steps"]), **chosen)
 
 
 def measured_speed(config: RunConfig) -> Speed:

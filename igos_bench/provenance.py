@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .config import plain
+from .config import CPU_CHUNK, plain
 
 if TYPE_CHECKING:
     from .prepare import Run
@@ -44,7 +44,7 @@ def describe(run: Run) -> dict[str, Any]:
         "manifest_sha256": run.manifest.sha256,
         **_code_and_machine(run),
         "precision": config.precision.value,
-        "chunk_size": config.chunk_size or (10 if on_cpu else 50),
+        "chunk_size": config.chunk_size or (CPU_CHUNK if on_cpu else 50),
         "batch_size": run.choose_batch_size(),
         "started": now(),
         "finished": None,

@@ -40,13 +40,19 @@ def test_what_is_done_and_left(words: list[str], tmp_path: Path) -> None:
     assert found.hours == pytest.approx(4 * seconds / 3600)
     assert plan(compose_config([*words, "resolution=28", "data.limit=1"])).hours == 0
 
-    for other in ("seed=1", "precision=bf16", "preprocessing=antialias", "protocol.n_steps=5", "resolution=56"):
+    for other in ("seed=1", "preprocessing=antialias", "resolution=56", "data.name=mine"):
         again = plan(compose_config([*words, "resolution=28", other]))
         assert (again.done, again.seconds) == (0, pytest.approx(seconds)), f"{other} is another run, as fast"
-    nothing = plan(compose_config([*words, "resolution=224", "method=rise", "precision=bf16"]))
-    assert (nothing.done, nothing.seconds, nothing.hours) == (0, None, None)
+    longer = plan(compose_config([*words, "resolution=28", "protocol.n_steps=40"]))
+    explaining, scoring = (sum(float(row[key]) for row in rows) / 2 for key in ("explain_seconds", "score_seconds"))
+    assert longer.seconds == pytest.approx(explaining + scoring * 80 / 8), "2 curves of so many steps share their ends"
+
+    nothing = plan(compose_config([*words, "resolution=28", "precision=bf16"]))
+    assert (nothing.done, nothing.seconds, nothing.hours, nothing.source) == (0, None, None, "")
     shown = printed([found, nothing])
-    assert "2 cells, 2 of 12 images done" in shown and "and 1 cells of which no time is known" in shown
+    assert "2 cells, 2 of 12 images done; 0.00 hours left, and 1 cells of which no time is known" in shown
+    shown = printed([nothing], shards=2)
+    assert "1 cells, 0 of 6 images done; ? hours left, and 1 cells of which no time is known; at most" in shown
 
 
 def test_it_refuses_what_run_would_refuse(words: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from noise import write_noise
+from result_folders import leave_run
 
 from igos_bench.batch import generator
 from igos_bench.cells import find_cells
@@ -20,7 +23,17 @@ from igos_bench.metrics import Protocol
 from igos_bench.overrides import compose_config
 from igos_bench.plan import plan, printed, words_of_plan
 from igos_bench.prepare import prepare
-from igos_bench.price import GRADIENT, calibrated_speed, explaining, given_speed, points, stored_bytes
+from igos_bench.price import (
+    CHUNK,
+    GRADIENT,
+    Passes,
+    calibrated_speed,
+    explaining,
+    given_speed,
+    points,
+    scaled_seconds,
+    stored_bytes,
+)
 from igos_bench.runner import execute
 
 IMAGES = 2
@@ -86,14 +99,41 @@ def test_another_cell_is_priced_by_those_that_are_done(words: list[str], runs: d
         path["explain_seconds"].mean() / 10 * forward / (path["score_seconds"].mean() / 8)
     )
 
-    new = [*words, "method=rise", "resolution=224", "method.masks=50"]
-    assert plan(compose_config(new)).source == "its method's other rows"
     other = [cell for cell in find_cells(results_dir(words)) if cell.method != "rise"]
     without = calibrated_speed(other)
     assert without and without.source == "2 other cells of the model"
+    new = [*words, "method=rise", "resolution=224", "method.masks=50"]
     found = plan(compose_config(new), rate="100,20")
     assert (found.passes and found.passes.alone, found.source) == (58, "the rate given")
     assert found.seconds == pytest.approx(0.58), "and not what rows tell"
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "explaining", "scoring"),
+    [
+        ("rise", "method.masks=50", 5, 1),
+        ("rise", "method.masks=8000 protocol.n_steps=200", 800, 400 / 8),
+        ("integrated_gradients", "method.steps=5 protocol.n_steps=8", 1 / 2, 2),
+        ("integrated_gradients", "method.steps=10 seed=1", 1, 1),
+    ],
+)
+def test_a_trial_prices_a_longer_run_of_its_method(
+    words: list[str], runs: dict[str, pd.DataFrame], method: str, asked: str, explaining: float, scoring: float
+) -> None:
+    """The trial: 10 masks or steps, and 4 steps of two curves, which are 8 passes."""
+    found = plan(compose_config([*words, f"method={method}", "resolution=224", *asked.split()]))
+    seconds = explaining * runs[method]["explain_seconds"] + scoring * runs[method]["score_seconds"]
+    assert (found.source, found.seconds) == ("its method's other rows", pytest.approx(seconds.mean()))
+
+
+def test_a_search_is_priced_by_the_passes_that_were_counted(tmp_path: Path) -> None:
+    leave_run(tmp_path, "igos", 28, [(0.1, 0.2)], parameters={"iterations": 2})  # 2 s and 0.5 s
+    cells = [replace(cell, rows=cell.rows.assign(forwards=30, backwards=10)) for cell in find_cells(tmp_path)]
+    tell = partial(scaled_seconds, cells, passes=Passes(alone=100, gradients=100), points=5)
+    assert tell({"method.iterations": "2", "seed": "7"}) == 2.5, "the same search is as long, whatever is expected"
+    assert tell({"method.iterations": "4"}) == pytest.approx(2 * (100 + 100 * GRADIENT) / (20 + 10 * GRADIENT) + 0.5)
+    assert tell({"method.iterations": "4"}, passes=None) is None, "of a method of one's own nothing is known"
+    assert tell({"method.iterations": "2"}, passes=None) == 2.5
 
 
 def test_a_rate_is_given() -> None:
@@ -122,12 +162,14 @@ def test_storage_is_an_upper_bound_and_no_wild_one(words: list[str], runs: dict[
     for cell in find_cells(results_dir(words)):
         paths = [cell.directory.path / "maps", cell.directory.protocol_path / "curves"]
         paths.append(cell.directory.protocol_path / "records")
-        real = sum(file.stat().st_size for path in paths for file in path.iterdir())
-        bound = IMAGES * stored_bytes(cell.resolution, 5)
-        names = 1500  # of what two archives and a file have once, whatever the images
-        assert real <= bound + names
+        files = [cell.directory.protocol_path / "records.csv", *(file for path in paths for file in path.iterdir())]
+        real = sum(file.stat().st_size for file in files)
+        bound = stored_bytes(IMAGES, cell.resolution, 5, chunk_size=10)
+        assert real <= bound
         if cell.resolution == 224:
             assert bound < 2 * real
+    sizes = [stored_bytes(images, 14, 5, chunk_size=10) for images in (9, 10, 11)]
+    assert sizes[2] - sizes[1] == sizes[1] - sizes[0] + CHUNK, "the eleventh begins another chunk"
 
 
 def test_it_measures_this_device_once(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
