@@ -24,7 +24,7 @@ TRIES = 6
 """Of I-GOS's line search in an iteration: 4 to 8 on photographs, in the mean of 20."""
 
 ROW = 500
-"""Bytes of an image's row, which is in its chunk's file and in records.csv, and of its names in the two archives."""
+"""Bytes of an image's row, which its chunk's file and records.csv have, and of its name, of up to 30 letters, twice."""
 
 CHUNK = 2000
 """Bytes that a chunk's files have whatever its images, their headers, and its entries where many chunks are packed."""
@@ -82,9 +82,9 @@ def scoring(points: int) -> Passes:
 
 
 def stored_bytes(images: int, resolution: int, points: int, chunk_size: int) -> int:
-    """At most, on the disk: maps and two curves an image in float32, which are compressed, and rows."""
+    """At most, on the disk: maps and two curves an image in float32, a chunk's points in int64, compressed; rows."""
     chunks = -(-images // chunk_size)
-    return images * (4 * (resolution**2 + 2 * points) + ROW) + chunks * CHUNK
+    return images * (4 * (resolution**2 + 2 * points) + ROW) + chunks * (8 * points + CHUNK)
 
 
 def given_speed(rate: str) -> Speed:
