@@ -26,6 +26,7 @@ from igos_bench.prepare import prepare
 from igos_bench.price import (
     CHUNK,
     GRADIENT,
+    ROW,
     Passes,
     calibrated_speed,
     explaining,
@@ -166,6 +167,8 @@ def test_storage_is_an_upper_bound_and_no_wild_one(words: list[str], runs: dict[
         real = sum(file.stat().st_size for file in files)
         bound = stored_bytes(IMAGES, cell.resolution, 5, chunk_size=10)
         assert real <= bound
+        rows = files[0].read_bytes().splitlines()[1:]
+        assert 2 * max(map(len, rows)) < ROW, "a row is there twice"
         if cell.resolution == 224:
             assert bound < 2 * real
     sizes = [stored_bytes(images, 14, 5, chunk_size=10) for images in (9, 10, 11)]
