@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from options import read_options
 from rerun import has_default_method, read_config
 
 from igos_bench.cells import Cell, find_cells
@@ -51,10 +50,9 @@ class Options:
 def main() -> int:
     """Compare, print, write."""
     try:
-        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli()))
-        assert isinstance(options, Options)
+        options = read_options(Options)
         table = compare(cells_of(options.reference, options), cells_of(options.other, options))
-    except (UserError, OmegaConfBaseException) as error:
+    except UserError as error:
         print(f"agreement: {error}", file=sys.stderr)
         return 2
     table.to_csv(options.out, index=False)

@@ -21,10 +21,11 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 import torch
 from bench_report import machine
-from omegaconf import OmegaConf
+from options import read_options
 from torch import Tensor, nn
 
 from igos_bench.config import INPUT_SIZE, Precision
+from igos_bench.errors import UserError
 from igos_bench.fold import fold_batch_norms
 from igos_bench.network import Normalised
 from igos_bench.overrides import compose_config
@@ -45,8 +46,11 @@ class Options:
 
 def main() -> int:
     """Measure and write."""
-    options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli()))
-    assert isinstance(options, Options)
+    try:
+        options = read_options(Options)
+    except UserError as error:
+        print(f"attempts: {error}", file=sys.stderr)
+        return 2
     run = prepare(compose_config(["method=igos", "resolution=28", "data.limit=1"]))
     network = run.classifier.network
     body, _ = fold_batch_norms(network.body)

@@ -31,8 +31,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from options import read_options
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +48,7 @@ from igos_bench.prepare import Run  # noqa: E402
 from igos_bench.rates import Rate, Way, measure_rates  # noqa: E402
 
 LONGEST_MICRO_BATCH = 6.0  # seconds; larger ones of VGG19 would take most of the time and gain nothing
-LONG = 5.0  # seconds: in a call that takes longer, warming up does not show
+LONG = 15.0  # seconds: in a call that takes longer, warming up does not show
 
 
 @dataclass
@@ -71,8 +70,7 @@ def main() -> int:
     """Measure everything, then write and print it."""
     began = time.perf_counter()
     try:
-        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli()))
-        assert isinstance(options, Options)
+        options = read_options(Options)
         settings = QUICK if options.quick else FULL
         if unknown := set(options.networks) - settings.keys():
             raise UserError(f"networks={sorted(unknown)}: choose from {', '.join(settings)}")
@@ -91,7 +89,7 @@ def main() -> int:
                 found = measure(run, setting, options.methods, disagreements)
                 ceilings += found[0]
                 results += found[1]
-    except (UserError, OmegaConfBaseException) as error:
+    except UserError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     out, stem = Path(options.out), "bench_quick" if options.quick else "bench"
@@ -111,7 +109,7 @@ def measure(
     """One network and precision; adds to `disagreements` what is no comparison."""
     precision = run.config.precision
     network_ways = ways(run)
-    rates = {backward: rates_of(network_ways, setting.sizes, run, backward=backward) for backward in (False, True)}
+    rates = {b: rates_of(network_ways, setting.sizes, setting.rounds, run, backward=b) for b in (False, True)}
     for backward, found in rates.items():
         usual = next(rate for rate in found if (rate.way, rate.size) == (USUAL, 1))
         what = "forward + backward" if backward else "forward"
@@ -132,14 +130,16 @@ def measure(
     for backward, found in rates.items():
         usual = next(rate for rate in found if (rate.way, rate.size) == (USUAL, 1))
         best = found[0]
-        again = rates_of({best.way: network_ways[best.way]}, (best.size,), run, backward=backward)[0]
+        again = rates_of({best.way: network_ways[best.way]}, (best.size,), setting.rounds, run, backward=backward)[0]
         ceilings.append(Ceiling(run.classifier.name, precision.value, backward, best, again, usual))
     for result in results:
         result.set_efficiency(*ceilings)
     return ceilings, results
 
 
-def rates_of(network_ways: dict[str, Way], sizes: tuple[int, ...], run: Run, *, backward: bool) -> list[Rate]:
+def rates_of(
+    network_ways: dict[str, Way], sizes: tuple[int, ...], rounds: int, run: Run, *, backward: bool
+) -> list[Rate]:
     """The rates, fastest first."""
     return measure_rates(
         network_ways,
@@ -147,6 +147,7 @@ def rates_of(network_ways: dict[str, Way], sizes: tuple[int, ...], run: Run, *, 
         backward=backward,
         precision=run.config.precision,
         device=run.device,
+        rounds=rounds,
         longest=LONGEST_MICRO_BATCH,
     )
 

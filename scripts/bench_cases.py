@@ -144,7 +144,7 @@ def igos(block: Block) -> Case:
             )
         ],
         difference=mean_absolute,
-        tolerance=block.tolerance(1e-3, 0.015),
+        tolerance=block.tolerance(1e-3, 0.05),
     )
 
 
@@ -163,7 +163,8 @@ def mask(block: Block) -> Case:
         ours=partial(explain, method, evaluate, subject, RESOLUTION),
         peers=[Peer("literal", call, block.released)],
         difference=mean_absolute,
-        tolerance=block.tolerance(1e-3, 0.12),
+        # Adam amplifies rounding: ten iterations in fp32 to 0.022 of one image; zeros differ by 0.25.
+        tolerance=block.tolerance(0.045, 0.12),
     )
 
 
@@ -173,6 +174,7 @@ def rise(block: Block) -> Case:
     subject, evaluate = block.subject(1, method), evaluator(block.run, "rise")
     drawn = RandomMasks.draw(method.masks, method.grid, method.probability, subject.images, generator(0, "rise"))
     masks, p = drawn[0 : method.masks], method.probability
+    in_bf16 = 0.07 if method.masks >= 100 else 0.2  # the fewer are summed, the more each one's rounding shows
     return Case(
         method=method.name,
         setting=f"{method.masks} of 4000 masks, which the peers are given",
@@ -184,7 +186,7 @@ def rise(block: Block) -> Case:
             Peer("batches of 100", partial(peers.rise_in_batches, subject, masks, p), block.released),
         ],
         difference=relative,
-        tolerance=block.tolerance(1e-4, 0.07),
+        tolerance=block.tolerance(1e-4, in_bf16),
     )
 
 
@@ -210,6 +212,8 @@ def grad_cam(block: Block) -> Case:
     method = GradCam()
     subject, evaluate = block.subject(block.setting.batch, method), evaluator(block.run, method.name)
     call = partial(peers.pytorch_grad_cam, subject, block.layer(method.name, GRAD_CAM_RESOLUTION))
+    # Rounding takes a unit of VGG19's linear layers over its kink now and then: 0.002 in one image of four, else 1e-5.
+    a_unit = 5e-3 if block.run.classifier.name == "vgg19" else 1e-3
     return Case(
         method=method.name,
         setting=f"a batch of images, at {GRAD_CAM_RESOLUTION}",
@@ -218,7 +222,7 @@ def grad_cam(block: Block) -> Case:
         ours=partial(explain, method, evaluate, subject, GRAD_CAM_RESOLUTION),
         peers=[Peer("pytorch-grad-cam", call, block.released)],
         difference=relative,
-        tolerance=block.tolerance(1e-3, 0.75),
+        tolerance=block.tolerance(a_unit, 0.75),
         goes_to_the_input=False,
     )
 

@@ -33,8 +33,7 @@ import numpy as np
 import pandas as pd
 import torch
 from bench_report import tell_and_write
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from options import read_options
 from PIL import Image
 
 from igos_bench import images
@@ -65,14 +64,13 @@ class Options:
 def main() -> int:
     """Measure each size, then write and print the table."""
     try:
-        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli()))
-        assert isinstance(options, Options)
+        options = read_options(Options)
         with TemporaryDirectory() as folder:
             root = Path(folder, "images")
             write_images(root, max(options.images))
             measure(root, Path(folder, "warm-up"), min(WARM_UP, max(options.images)))
             rows = [measure(root, Path(folder, str(count)), count) for count in sorted(options.images)]
-    except (UserError, OmegaConfBaseException) as error:
+    except UserError as error:
         print(f"bench_scale: {error}", file=sys.stderr)
         return 2
     tell_and_write(rows, Path(options.out) / "bench_scale.csv")

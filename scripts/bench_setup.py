@@ -40,7 +40,7 @@ class Setting:
         steps: Of the metric at 28, of 200.
         flips: Steps of the metric at 224 that quantus runs too: three times a divisor of 224 x 224.
         sizes: Of the micro-batch, raw.
-        rounds: Pairs of times.
+        rounds: Pairs of times, and measurements of each raw rate.
     """
 
     images: int
@@ -58,11 +58,11 @@ class Setting:
 
 FULL = {
     "efficientnet_lite0": Setting(4, 10, 8, 1, 10, 20, 200, 50, 48, (1, 2, 4, 8, 16, 32), 3),
-    "vgg19": Setting(1, 2, 4, 1, 2, 20, 100, 12, 12, (1, 2, 4, 8, 16, 32), 2),
+    "vgg19": Setting(1, 1, 4, 1, 2, 10, 100, 12, 12, (1, 2, 4, 8, 16, 32), 2),
 }
 QUICK = {
-    "efficientnet_lite0": Setting(2, 4, 4, 1, 3, 10, 50, 12, 12, (1, 8), 2),
-    "vgg19": Setting(1, 1, 2, 1, 1, 4, 4, 4, 6, (1, 4), 1),
+    "efficientnet_lite0": Setting(2, 4, 4, 1, 3, 8, 40, 8, 6, (1, 8), 2),
+    "vgg19": Setting(1, 1, 2, 1, 1, 2, 3, 2, 6, (1,), 1),
 }
 
 

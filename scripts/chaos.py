@@ -38,9 +38,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from chaos_compare import committed, differences, torn
 from chaos_moments import PATIENCE, Watched
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from options import read_options
 from PIL import Image
+
+from igos_bench.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -96,9 +97,8 @@ class Figures:
 def main() -> int:
     """Kill, start again, compare; print the figures."""
     try:
-        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli()))
-        assert isinstance(options, Options)
-    except OmegaConfBaseException as error:
+        options = read_options(Options)
+    except UserError as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
     started, figures, wrong = time.monotonic(), Figures(), ""

@@ -5,8 +5,9 @@
 #   scripts/local_slurm.sh stop FOLDER     ends what start started, by the numbers of its processes
 #
 # As root. The node claims eight CPUs and 64 GB, whatever the machine has: nothing is bound, nor limited.
+# A job in the partition `urgent` preempts those in `debug`: they are requeued.
 set -eu
-[ $# -eq 2 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -eq 2 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 mkdir -p "$2"
 folder=$(cd "$2" && pwd)
 
@@ -67,11 +68,14 @@ MpiDefault=none
 SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 ReturnToService=2
 KillWait=5
 SchedulerParameters=sched_interval=5,batch_sched_delay=1
 NodeName=$host NodeAddr=127.0.0.1 CPUs=8 RealMemory=64000 State=UNKNOWN
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=urgent Nodes=ALL PriorityTier=10 MaxTime=INFINITE State=UP
 CONF
     # Accounting wants a database, which is not here: what submitit asks `sacct` for, `squeue` knows of recent jobs.
     cat >"$folder/bin/sacct" <<'SHIM'
@@ -89,7 +93,7 @@ SHIM
     slurmd -f "$folder/slurm.conf"
     printf 'export SLURM_CONF=%s/slurm.conf PATH=%s/bin:$PATH\n' "$folder" "$folder" >"$folder/env"
     for _ in $(seq 100); do
-        if [ "$(sinfo -h -o %t 2>/dev/null)" = idle ]; then
+        if [ "$(sinfo -h -p debug -o %t 2>/dev/null)" = idle ]; then
             echo "local_slurm: up; . $folder/env"
             return
         fi

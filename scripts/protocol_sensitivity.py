@@ -24,15 +24,14 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from options import read_options
 from rerun import commands
 from scipy.stats import kendalltau
 from stored import config_of, finished_runs, protocol_of, reference_cells, score_again, stored_areas
@@ -71,7 +70,7 @@ class Options:
 def main(words: Sequence[str]) -> int:
     """Compute what is missing in the table, write it, and say what it shows."""
     try:
-        options = read_options(words)
+        options = asked(words)
         runs = finished_runs(options.results_dir, options.model, options.data)
         table = Table(options)
         missing = fill(table, reference_cells(runs, options.seed), runs, options)
@@ -86,17 +85,9 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def read_options(words: Sequence[str]) -> Options:
+def asked(words: Sequence[str]) -> Options:
     """Raises UserError where a word, its type or a choice is not known."""
-    known = list(asdict(Options()))
-    for word in words:
-        if word.partition("=")[0] not in known:
-            raise UserError(unknown("key", word.partition("=")[0], known))
-    try:
-        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli(list(words))))
-    except OmegaConfBaseException as error:
-        raise UserError(str(error).splitlines()[0]) from None
-    assert isinstance(options, Options)
+    options = read_options(Options, words)
     if strange := [choice for choice in options.choices if choice not in CHOICES]:
         raise UserError(unknown("choice", strange[0], CHOICES))
     if options.limit is not None and options.limit < 1:

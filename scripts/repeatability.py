@@ -39,10 +39,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from bench_report import machine
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from options import read_options
 
-from igos_bench.errors import UserError, first_line, unknown
+from igos_bench.errors import UserError, unknown
 from igos_bench.formats import COLUMNS, Row, read_csv
 from igos_bench.overrides import CONF
 from igos_bench.results import RunDirectory
@@ -107,7 +106,7 @@ class Options:
 def main(words: Sequence[str]) -> int:
     """Run the reference and every change, and compare."""
     try:
-        options, others = read_options(words)
+        options, others = divide(words)
         run(REFERENCE, options, others)
         broken = 0
         for change in CHANGES:
@@ -131,14 +130,10 @@ def judge(change: Change, options: Options) -> int:
     return len(broken)
 
 
-def read_options(words: Sequence[str]) -> tuple[Options, list[str]]:
+def divide(words: Sequence[str]) -> tuple[Options, list[str]]:
     """The script's words and those of igos-bench; raises UserError."""
     own = [word for word in words if word.partition("=")[0] in asdict(Options())]
-    try:
-        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli(own)))
-    except OmegaConfBaseException as error:
-        raise UserError(first_line(error)) from None
-    assert isinstance(options, Options)
+    options = read_options(Options, own)
     known = [*Options().changes, *(change.folder for change in CHANGES if change.value)]
     if strange := [changed for changed in options.changes if changed not in known]:
         raise UserError(unknown("change", strange[0], known))

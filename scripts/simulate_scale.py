@@ -35,8 +35,7 @@ from typing import Any
 
 import numpy as np
 from bench_report import tell_and_write
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from options import read_options
 
 from igos_bench.atomic import write_atomically
 from igos_bench.config import DataConfig
@@ -85,14 +84,13 @@ class Options:
 def main() -> int:
     """Measure each size, then all cells, then write and print the table."""
     try:
-        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli()))
-        assert isinstance(options, Options)
+        options = read_options(Options)
         if options.again:
             return run_again(Path(options.again), options.rows[0])
         measured = [measure_one(options.folder, count) for count in options.rows]
         if options.cells:
             measured.append(measure_all(options.folder, options.cells, options.rows_of_all))
-    except (UserError, OmegaConfBaseException) as error:
+    except UserError as error:
         print(f"simulate_scale: {error}", file=sys.stderr)
         return 2
     tell_and_write(measured, Path(options.out) / "scale.csv")

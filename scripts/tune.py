@@ -25,14 +25,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from options import read_options
 from torch import Tensor
 
 from igos_bench.batch import generator
 from igos_bench.config import DataConfig
 from igos_bench.data import read_manifest
-from igos_bench.errors import UserError, first_line
+from igos_bench.errors import UserError
 from igos_bench.evaluate import Evaluator
 from igos_bench.metrics import deletion_insertion
 from igos_bench.overrides import compose_config
@@ -54,8 +53,10 @@ def main() -> int:
     """Score the grid, then choose."""
     own = [word for word in sys.argv[1:] if word.partition("=")[0] in ("factors", "out")]
     try:
-        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_cli(own)))
-        assert isinstance(options, Options)
+        try:
+            options = read_options(Options, own)
+        except UserError as error:
+            raise UserError(f"{error} Write factors=[0.1,1,10] and out=FOLDER") from None
         run = prepare(compose_config([word for word in sys.argv[1:] if word not in own]))
         if not hasattr(run.method, "lambdas"):
             raise UserError(f"method={run.method.name} has no (l1, l2) to tune; choices: igos, mask")
@@ -65,9 +66,6 @@ def main() -> int:
         if not options.factors or min(options.factors) <= 0:
             raise UserError(f"factors={options.factors}: write factors above 0, such as factors=[0.1,1,10]")
         scores = score_grid(run, options.factors)
-    except OmegaConfBaseException as error:
-        print(f"tune: {' '.join(own)}: write factors=[0.1,1,10] and out=FOLDER; {first_line(error)}", file=sys.stderr)
-        return 2
     except UserError as error:
         print(f"tune: {error}", file=sys.stderr)
         return 2

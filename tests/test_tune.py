@@ -64,7 +64,10 @@ SAMPLE = Path(foolbox.__file__).parent / "data"
         (["data.name=mine"], "the sample is what is reported"),
         (["data=folder", f"data.root={SAMPLE}"], "the sample is what is reported"),
         (["data=folder", "data.root=.", "factors=[]"], "factors=[]: write factors above 0"),
-        (["factors=abc"], "factors=abc: write factors=[0.1,1,10]"),
+        (
+            ["factors=abc"],
+            "factors=abc: Invalid value assigned: AnyNode is not a ListConfig, list or tuple. Write factors=[0.1,1,10]",
+        ),
         (["data=folder", "data.root=."], "none of the 1 images decodes"),
     ],
 )
