@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator
 
 from ..layout import KINDS, TITLES, title
 from ..marks import footnotes, signs
@@ -50,11 +51,21 @@ def time(table: pd.DataFrame, width: float) -> Figure:
     for axes, kind in zip(both, KINDS, strict=True):
         _points(axes, timed, "explain_seconds", kind)
         axes.set_xscale("log")
+        _ticks(axes)
         axes.set_xlabel("Seconds a map (explaining alone)")
         axes.set_ylabel(NAMES[kind])
     for axes, kind in zip(both, KINDS, strict=True):
         _number(figure, axes, timed, "explain_seconds", kind)
     return figure
+
+
+def _ticks(axes: Axes) -> None:
+    """Seconds as people write them: of decades, or between them too where they are few."""
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}" if high < 30 * low else "")
+    if high < 30 * low:
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5, 7)))
 
 
 def _panels(table: pd.DataFrame, width: float, count: int, height: float) -> tuple[Figure, list[Axes]]:
