@@ -27,13 +27,9 @@ WIDTH = 96.0
 
 @dataclass(frozen=True)
 class Measured:
-    """A mean and its interval, as text and as a drawing: `low`, `at`, `high` and `zero` in pixels from the left.
-
-    `value` and `lower`, the mean and the lower end of the interval, are what their columns are sorted by.
-    """
+    """A mean with its interval, as text and as a drawing: `low`, `at`, `high` and `zero` in pixels from the left."""
 
     value: float
-    lower: float
     mean: str
     interval: str
     low: float | None
@@ -200,7 +196,7 @@ def _measured(mean: float, low: float, high: float, scale: tuple[float, float], 
     interval = "" if pd.isna(low) else f"{text(low)}, {text(high)}"
     zero = place(0.0)
     assert zero is not None
-    return Measured(mean, low, text(mean), interval, place(low), place(mean), place(high), zero)
+    return Measured(mean, text(mean), interval, place(low), place(mean), place(high), zero)
 
 
 def _run(cell: Cell) -> Mapping[str, Any]:
