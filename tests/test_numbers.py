@@ -85,6 +85,13 @@ def test_every_number_is_its_points(name: str, width: float, draw: Callable[[pd.
             assert gaps.min() > 2 / 72 * 300, "it hides no marker"
             if number.arrow_patch is None:
                 assert gaps.argmin() == i and gaps[i] < 0.8 * np.delete(gaps, i).min(initial=np.inf)
+            else:
+                line = np.linspace(points[i], (box.min + box.max) / 2, 60)
+                own = np.hypot(*(line - points[i]).T)
+                for other, where in enumerate(boxes):
+                    away = np.hypot(*(line - points[other]).T)
+                    assert (away >= own.clip(max=2.5 / 72 * 300)).all(), "its line leads over no other point"
+                    assert other == i or gap(where, line).min() > 0, "nor over another number"
             assert axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)
             assert axes.bbox.containsy(box.y0) and axes.bbox.containsy(box.y1)
             for bar in bars_of(axes):
