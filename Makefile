@@ -31,11 +31,11 @@ test-slurm: $(DEV) ## the tests on a real Slurm, which is started here: as root
 		scripts/local_slurm.sh start $$folder && . $$folder/env && \
 		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests -m slurm
 
-test-browser: $(DEV) ## the report in chromium, with screenshots in build/screenshots
-	@command -v chromium >/dev/null || if [ "$$(id -u)" = 0 ]; then \
-		echo "installing chromium"; apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
-			apt-get -qq install -y --no-install-recommends chromium >/dev/null; \
-	else echo "make test-browser needs chromium: sudo apt-get install chromium" >&2; exit 1; fi
+test-browser: $(DEV) ## the report in chromium, films by ffmpeg; screenshots in build/screenshots
+	@{ command -v chromium && command -v ffmpeg; } >/dev/null || if [ "$$(id -u)" = 0 ]; then \
+		echo "installing chromium and ffmpeg"; apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+			apt-get -qq install -y --no-install-recommends chromium ffmpeg >/dev/null; \
+	else echo "make test-browser needs chromium and ffmpeg: sudo apt-get install chromium ffmpeg" >&2; exit 1; fi
 	$(BIN)/python -m pytest -q -s tests -m browser
 
 coverage: ## the same tests, and the lines and branches that they run: fails below 90 %

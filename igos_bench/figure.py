@@ -76,7 +76,7 @@ def _of_areas(asked: Asked) -> Figure:
 
 
 def _of_image(asked: Asked) -> Figure:
-    from .draw import curves, perturbed
+    from .draw import curves
     from .explained import explained
 
     cells = with_image(asked)
@@ -94,13 +94,19 @@ def _of_image(asked: Asked) -> Figure:
         else:
             why = cell.failures.get(asked.image, f"it is not among its {cell.n:,} images that are done")
             tell(f"{where} is left out, which has nothing of {asked.image}: {why}")
-    for why, whose in troubles.items():
-        tell(f"{whose}: {why}")
     if not shown:
         raise UserError(f"none of the cells that were asked for has {asked.image} done: there is nothing to draw")
-    if asked.kind != "perturbed":
-        return curves.curves(shown, asked.width)
-    steps = [complete(one).nearest_step(asked.fraction) for one in shown]
+    if asked.kind == "perturbed":
+        return _perturbed(asked, [complete(one) for one in shown])
+    for why, whose in troubles.items():
+        tell(f"{whose}: {why}")
+    return curves.curves(shown, asked.width)
+
+
+def _perturbed(asked: Asked, shown: list[Explained]) -> Figure:
+    from .draw.perturbed import perturbed
+
+    steps = [one.nearest_step(asked.fraction) for one in shown]
     for one, step in zip(shown, steps, strict=True):
         share = one.curve.shares[step] if one.curve else 0
         if abs(share - asked.fraction) > 0.0005:
@@ -108,7 +114,7 @@ def _of_image(asked: Asked) -> Figure:
                 f"{title(one.cell.label)} at {one.cell.resolution}: no step of the metric is at {asked.fraction:g}; "
                 f"the nearest, {share:.4f}, is shown"
             )
-    return perturbed.perturbed(shown, steps, asked.width)
+    return perturbed(shown, steps, asked.width)
 
 
 def complete(one: Explained) -> Explained:

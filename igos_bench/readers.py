@@ -38,7 +38,8 @@ def _report(words: list[str]) -> None:
     path, missing = write_report(Path(_read_words(words, ["results_dir"])["results_dir"]))
     for trouble in missing:
         tell(trouble)
-    say(f"written to {path}, with its pictures in {path.parent / 'report_files'}")
+    pictures = path.parent / "report_files"
+    say(f"written to {path}" + (f", with its pictures in {pictures}" if any(pictures.glob("*.js")) else ""))
 
 
 def _read_words(words: list[str], known: Sequence[str]) -> dict[str, str]:

@@ -78,7 +78,7 @@ def shoot(page: Page, name: str) -> None:
 
 
 def canvas(page: Page, selector: str) -> np.ndarray:
-    """The pixels of an opaque canvas, (224, 224, 3)."""
+    """The pixels of an opaque canvas, (H, W, 3)."""
     text = page.eval_on_selector(selector, "canvas => canvas.toDataURL('image/png')")
     content = base64.b64decode(text.removeprefix("data:image/png;base64,"))
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -79,7 +78,7 @@ def test_a_gif_of_fifty_steps(results: Path) -> None:
     assert animate([f"image={IMAGE}", f"results_dir={results}"]).read_bytes() == once
 
 
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg")
+@pytest.mark.browser
 def test_an_mp4(results: Path, tmp_path: Path) -> None:
     path = animate([f"image={IMAGE}", "format=mp4", "frames=5", f"results_dir={results}"])
     command = ["ffmpeg", "-loglevel", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]

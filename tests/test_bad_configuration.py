@@ -204,7 +204,7 @@ some_yaml = st.tuples(
     st.booleans(),
 )
 FEW = settings(max_examples=25, deadline=None, derandomize=True, database=None, phases=[Phase.generate, Phase.shrink])
-MANY = settings(FEW, max_examples=500)
+MANY = settings(FEW, max_examples=300)
 HOW_MANY = [FEW, pytest.param(MANY, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from result_folders import leave_run
@@ -61,6 +63,22 @@ def test_time_has_the_seconds_across(results: Path) -> None:
             zip(table["explain_seconds"], table[f"{kind}_auc"], strict=True)
         )
         assert figure.axes[panel].get_xscale() == "log"
+
+
+@pytest.mark.parametrize(("most", "said"), [(1.0, ["3", "5"]), (3.0, ["3", "5", "7", "10"]), (1e4, ["10", "1000"])])
+def test_seconds_are_written_as_people_write_them(results: Path, most: float, said: list[str]) -> None:
+    table = make_table(read_cells(results))
+    table["explain_seconds"] = [3.2, 3.2 * most]
+    with style():
+        figure = areas.time(table, 3.3)
+        FigureCanvasAgg(figure).draw()
+    for axes in figure.axes:
+        labels = [label for label in axes.get_xticklabels(which="both") if label.get_text()]
+        boxes = [label.get_window_extent() for label in labels]
+        seen = [box for box in boxes if axes.bbox.x0 - 1 <= (box.x0 + box.x1) / 2 <= axes.bbox.x1 + 1]
+        assert not any(one.overlaps(other) for one, other in combinations(seen, 2))
+        assert set(said) <= {label.get_text() for label in labels}
+        assert not any("$" in label.get_text() for label in labels)
 
 
 def test_the_better_corner_is_low_deletion_and_high_insertion(results: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from report_folders import HOSTILE, leave_maps, leave_photographs
 
+from igos_bench import cli
 from igos_bench.cells import Cell, read_cells
 from igos_bench.config import DataConfig
 from igos_bench.data import read_manifest
@@ -244,7 +247,9 @@ def test_an_unknown_image(results: Path) -> None:
         draw(["kind=curves", "image=3/aa.png", f"results_dir={results}"])
 
 
-def test_what_is_missing_is_said_in_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_missing_is_said_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     leave_photographs(tmp_path / "images", [IMAGE, "7/b.png"])
     whole = leave_maps(tmp_path / "results", tmp_path / "images", "igos", 28)
     lacking = leave_maps(tmp_path / "results", tmp_path / "images", "mask", 28)
@@ -261,7 +266,12 @@ def test_what_is_missing_is_said_in_its_place(tmp_path: Path, capsys: pytest.Cap
     assert draw(["kind=curves", f"image={IMAGE}", f"results_dir={tmp_path / 'results'}"])
     told = capsys.readouterr().err
     assert told.count("its photograph cannot be shown") == 1 and "Mask at 28: its map is missing" in told
-    with pytest.raises(UserError, match=r"3/a.png, I-GOS at 28: its photograph cannot be shown"):
-        draw(["kind=perturbed", f"image={IMAGE}", f"results_dir={tmp_path / 'results'}"])
+    with monkeypatch.context() as patch:
+        words = ["kind=perturbed", f"image={IMAGE}", f"results_dir={tmp_path / 'results'}"]
+        patch.setattr(sys, "argv", ["igos-bench", "figure", *words])
+        patch.setattr(warnings, "showwarning", warnings.showwarning)  # to put it back afterwards
+        assert cli.main() == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "3/a.png, I-GOS at 28: its photograph cannot be shown" in told
     (whole.protocol_path / "curves" / "000000.npz").unlink()
     assert "curves missing or damaged" in texts(read_cells(tmp_path / "results"))

@@ -55,7 +55,7 @@ values = st.sampled_from(TRICKS) | st.builds(
 )
 HOW_MANY = [
     settings(FEW, max_examples=10),
-    pytest.param(settings(FEW, max_examples=150), marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+    pytest.param(settings(FEW, max_examples=100), marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import sys
 import warnings
 import zlib
@@ -75,7 +76,8 @@ def test_the_steps_are_those_of_the_metric(resolution: int, ranking: str) -> Non
 
 def test_curves_of_another_map_give_no_picture() -> None:
     curve = Curve(np.arange(5), np.zeros(5), np.zeros(5))
-    assert cell_content(np.zeros((14, 14), np.float32), curve, "elements").keys() == {"curves"}
+    found = cell_content(np.zeros((14, 14), np.float32), curve, "elements")
+    assert found.keys() == {"curves", "lacks"} and found["lacks"] == ["match"]
 
 
 def test_a_longer_curve_is_thinned_to_what_a_byte_holds() -> None:
@@ -166,13 +168,19 @@ def test_a_folder_without_runs_says_so(tmp_path: Path) -> None:
 
 def test_half_finished_cells_are_marked(folder: Path) -> None:
     leave_maps(folder, folder.parent / "images", "rise", 14, done=4)
-    leave_run(folder, "mask", 14, [])  # not one of no images
+    leave_run(folder, "grad_cam", 14, [])  # not one of no images
     page, missing = write_report(folder)
     assert missing[1:] == ["RISE at 14 has 4 of 8 images."], "of I-GOS one failed, which is said elsewhere"
     text = page.read_text()
     assert f"<li>{missing[1]}</li>" in text
-    assert "4 of 8 !" in text and "A cell marked with ! lacks images." in text
-    assert "0 of 0 !" in text
+    assert "4 of 8 !" in text and "0 of 0 !" in text
+    marked = [cell["title"] + cell["signs"] for cell in data_of(page)["cells"]]
+    assert marked == ["Grad-CAM !", "I-GOS !", "Mask", "RISE !"]
+    sections = dict(re.findall(r'<section id="(\w+)".*?>(.*?)</section>', text, re.DOTALL))
+    for name, rows in (("differences", ["I-GOS !"] * 2), ("time", marked), ("extremes", [])):
+        assert re.findall('<th scope="row">(.*?)</th>', sections[name]) == rows
+        assert "A cell marked with ! lacks images." in sections[name], "those of the last are written by its script"
+    assert re.findall('<td class="text">(Mask.*?)</td>', sections["differences"]) == ["Mask"] * 2
 
 
 def test_missing_maps_and_curves_are_said(folder: Path) -> None:
@@ -189,6 +197,8 @@ def test_missing_maps_and_curves_are_said(folder: Path) -> None:
     cells = [side_file(folder, number)["cells"] for number in range(8)]
     assert sum("steps" in found["0"] for found in cells if "0" in found) == 3
     assert sum("curves" in found["1"] for found in cells) == 4
+    lacks = [found[index].get("lacks", []) for index in "01" for found in cells if index in found]
+    assert sorted(lacks) == [*[[]] * 7, *[["curves"]] * 4, *[["map"]] * 4]
     assert len(data_of(page)["cells"][1]["deletion"]) == 8, "the numbers are all there"
 
 
@@ -244,6 +254,9 @@ def test_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     said = capsys.readouterr()
     assert f"written to {folder / 'report.html'}, with its pictures in {folder / 'report_files'}" in said.out
     assert said.err.startswith("igos-bench: I-GOS at 28: the maps of 3 of 7 images are missing or damaged")
+    shutil.rmtree(folder / "runs")
+    assert cli.main() == 0
+    assert capsys.readouterr().out == f"written to {folder / 'report.html'}\n", "no pictures are left"
     monkeypatch.setattr(sys, "argv", ["igos-bench", "report", "result_dir=x"])
     assert cli.main() == 2
     assert "unknown key 'result_dir' (did you mean 'results_dir'?)" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from textwrap import wrap
 
 import numpy as np
@@ -9,13 +10,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator
 
-from ..layout import TITLES, title
+from ..layout import KINDS, TITLES, title
 from ..marks import footnotes, signs
+from .numbers import FONT, grid, size_of, spots
 from .style import looks
 
 NAMES = {"deletion": "Deletion area (lower is better)", "insertion": "Insertion area (higher is better)"}
-OFFSETS = ((8, 4), (8, -4), (-8, 4), (-8, -4), (0, 7), (0, -7))  # points from a point to its number
+MARKER = 4  # points
 HEIGHT_OF_LEGEND = 0.16  # inches a line
 
 
@@ -28,13 +31,13 @@ def scatter(table: pd.DataFrame, width: float) -> Figure:
     """
     figure, (axes,) = _panels(table, width, 1, 0.85 * width)
     _points(axes, table, "deletion", "insertion")
-    _number(axes, table, "deletion", "insertion")
     axes.set_xlabel(NAMES["deletion"])
     axes.set_ylabel(NAMES["insertion"])
     bottom, top = axes.get_ylim()
     axes.set_ylim(bottom, top + 0.12 * (top - bottom))  # room for the arrow above every interval
     arrow = {"arrowstyle": "->", "lw": 0.8, "color": "0.3"}
     axes.annotate("better", (0.01, 0.99), (0.1, 0.93), "axes fraction", arrowprops=arrow, color="0.3", va="center")
+    _number(figure, axes, table, "deletion", "insertion")
     return figure
 
 
@@ -45,13 +48,24 @@ def time(table: pd.DataFrame, width: float) -> Figure:
     """
     timed = table[table["explain_seconds"] > 0]
     figure, both = _panels(timed, width, 2, 0.42 * width if width > 5 else 1.5 * width)
-    for axes, kind in zip(both, ("deletion", "insertion"), strict=True):
+    for axes, kind in zip(both, KINDS, strict=True):
         _points(axes, timed, "explain_seconds", kind)
         axes.set_xscale("log")
+        _ticks(axes)
         axes.set_xlabel("Seconds a map (explaining alone)")
         axes.set_ylabel(NAMES[kind])
-        _number(axes, timed, "explain_seconds", kind)
+    for axes, kind in zip(both, KINDS, strict=True):
+        _number(figure, axes, timed, "explain_seconds", kind)
     return figure
+
+
+def _ticks(axes: Axes) -> None:
+    """Seconds as people write them: of decades, or between them too where they are few."""
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}" if high < 30 * low else "")
+    if high < 30 * low:
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5, 7)))
 
 
 def _panels(table: pd.DataFrame, width: float, count: int, height: float) -> tuple[Figure, list[Axes]]:
@@ -66,7 +80,7 @@ def _panels(table: pd.DataFrame, width: float, count: int, height: float) -> tup
     rows, across = (1, count) if width > 5 else (count, 1)
     panels = list(np.ravel(figure.subplots(rows, across, squeeze=False)))
     handles = [
-        panels[0].plot([], [], linestyle="none", color=colour, marker=marker, markersize=4, label=title(label))[0]
+        panels[0].plot([], [], linestyle="none", color=colour, marker=marker, markersize=MARKER, label=title(label))[0]
         for label, (colour, marker) in looks(labels).items()
     ]
     figure.legend(
@@ -89,34 +103,55 @@ def _points(axes: Axes, table: pd.DataFrame, across: str, up: str) -> None:
         at = [row[_column(kind)] for kind in (across, up)]
         bars = [None if kind == "explain_seconds" else _bar(row, kind) for kind in (across, up)]
         axes.errorbar(
-            at[0], at[1], xerr=bars[0], yerr=bars[1], color=colour, marker=marker, markersize=4, elinewidth=0.5
+            at[0], at[1], xerr=bars[0], yerr=bars[1], color=colour, marker=marker, markersize=MARKER, elinewidth=0.5
         )
 
 
-def _number(axes: Axes, table: pd.DataFrame, across: str, up: str) -> None:
-    """Write each point's resolution beside it, where it is furthest from other points and other numbers."""
+def _number(figure: Figure, axes: Axes, table: pd.DataFrame, across: str, up: str) -> None:
+    """Write each point's resolution beside it; the axes have to be as they will be drawn."""
+    figure.draw_without_rendering()  # which gives the axes their place
+    point = figure.dpi / 72
+
+    def place(values: np.ndarray) -> np.ndarray:
+        return np.asarray(axes.transData.transform(values)) / point
+
+    rows = [row for _, row in table.iterrows()]
+    texts = [f"{row['resolution']}{signs(row['marks'])}" for row in rows]
+    found = spots(
+        points=place(table[[_column(across), _column(up)]].to_numpy()),
+        sizes=np.array([size_of(text) for text in texts]).reshape(-1, 2),
+        ink=[_ink(row, across, up, place) for row in rows],
+        texts=[grid(*text.get_window_extent().get_points() / point) for text in axes.texts],
+        box=axes.bbox.get_points() / point,
+    )
     look = looks(_labels(table))
-    points = axes.transData.transform(table[[_column(across), _column(up)]].to_numpy())  # in dots
-    point = axes.figure.dpi / 72
-    taken = list(points)
-    for place, (label, (_, row)) in enumerate(zip(_labels(table), table.iterrows(), strict=True)):
-        spots = np.array(OFFSETS) * point + points[place]
-        others = np.array([*taken[:place], *taken[place + 1 :]]).reshape(-1, 2)
-        # Numbers are twice as wide as they are high.
-        room = [np.hypot(*((others - spot) / (2, 1)).T).min(initial=99) // point for spot in spots]
-        best = int(np.argmax(room))  # the first of the best: to the upper right where there is room anyway
-        taken.append(spots[best])
+    for label, row, text, spot in zip(_labels(table), rows, texts, found, strict=True):
         axes.annotate(
-            f"{row['resolution']}{signs(row['marks'])}",
+            text,
             (row[_column(across)], row[_column(up)]),
-            OFFSETS[best],
+            spot.offset,
             textcoords="offset points",
-            fontsize=5.5,
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": look[label][0], "shrinkB": 1} if spot.joined else None,
+            fontsize=FONT,
             color=look[label][0],
             ha="center",
             va="center",
             path_effects=[withStroke(linewidth=1.2, foreground="white")],
-        )
+            zorder=1,  # below points and bars, which the stroke would cut
+        ).set_in_layout(False)
+
+
+def _ink(row: pd.Series, across: str, up: str, place: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Points (m, 2) of a row's marker and bars, where `place` puts them."""
+    at = np.array([row[_column(across)], row[_column(up)]])
+    drawn = [place(at) + np.array([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]) * MARKER / 2]
+    for i, kind in enumerate((across, up)):
+        bar = None if kind == "explain_seconds" else _bar(row, kind)
+        if bar is not None:
+            line = np.tile(at, (200, 1))
+            line[:, i] += np.linspace(-bar[0, 0], bar[1, 0], 200)
+            drawn.append(place(line))
+    return np.concatenate(drawn)
 
 
 def _column(kind: str) -> str:

@@ -19,6 +19,7 @@ from ..errors import ImageError
 from ..explained import baseline_of
 from ..formats import read_json
 from ..layout import KINDS, title
+from ..marks import signs
 from ..perturb import Baseline
 from ..photographs import Photographs, read_photograph
 from ..source import ImageSource
@@ -158,6 +159,7 @@ class Gallery:
                 {
                     "group": groups.index((cell.model, cell.data, cell.protocol)),
                     "title": title(cell.label),
+                    "signs": signs(cell.marks),
                     "resolution": cell.resolution,
                     "hits": self._hits.get(index),
                     "preprocessing": self._preprocessing(index),

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..atomic import write_atomically
 from ..cells import GROUP, Cell, readable_cells
 from ..errors import UserError
+from ..marks import footnotes
 from ..provenance import now
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -92,6 +93,7 @@ def render(results_dir: Path, cells: Sequence[Cell], troubles: Sequence[str], da
             }
             for name, group in zip(data["groups"], groups, strict=True)
         ],
+        marks=footnotes(cell.marks for cell in cells),
         provenance=list(sections.provenance(cells)),
         width=sections.WIDTH,
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),

@@ -57,14 +57,16 @@ def cell_content(saliency_map: np.ndarray | None, curve: Curve | None, ranking: 
 
     Returns:
         `curves`: deletion and insertion in 1/10,000; `side`, `steps` (deflated, base64) and `heat` (of steps 1 to n).
+        Where something is not there, `lacks`: `map`, `curves`, or `match` where the map is not that of the curves.
     """
     content: dict[str, Any] = {}
+    lacks = ["map"] * (saliency_map is None) + ["curves"] * (curve is None)
     if curve is not None:
         curve = thinned(curve)
         content["curves"] = [_in_units(values, CURVE_UNIT) for values in (curve.deletion, curve.insertion)]
     found = None if saliency_map is None or curve is None else steps_and_heat(saliency_map, curve.hits, ranking)
     if found is None:
-        return content
+        return {**content, "lacks": lacks or ["match"]}
     steps, heat = found
     packed = zlib.compress(steps.astype(np.uint8).tobytes(), 6)
     return {**content, "side": len(steps), "steps": _base64(packed), "heat": _in_units(heat, HEAT_UNIT)}

@@ -79,12 +79,12 @@ def differences(cells: Sequence[Cell]) -> dict[str, Any]:
             return {"rows": [], "notes": [str(error), *(str(warning.message) for warning in caught)]}
     scale = _scale(table, "ci_low", "difference", "ci_high")
     titles = {cell.label: title(cell.label) for cell in cells}
+    marks = {(cell.label, cell.resolution): cell.marks for cell in cells}
     rows = [
         {
             "resolution": row["resolution"],
             "area": row["area"],
-            "method": titles[row["method"]],
-            "other": titles[row["other"]],
+            **{key: titles[row[key]] + signs(marks[row[key], row["resolution"]]) for key in ("method", "other")},
             "n": row["n"],
             "difference": _measured(row["difference"], row["ci_low"], row["ci_high"], scale, signed),
             "wilcoxon_p": row["wilcoxon_p"],
@@ -96,19 +96,24 @@ def differences(cells: Sequence[Cell]) -> dict[str, Any]:
     return {
         "rows": rows,
         "comparisons": int(table["comparisons"].iloc[0]),
-        "notes": [str(warning.message) for warning in caught],
+        "notes": [
+            *(str(warning.message) for warning in caught),
+            *footnotes(
+                marks[row[key], row["resolution"]] for key in ("method", "other") for _, row in table.iterrows()
+            ),
+        ],
     }
 
 
-def times(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """Seconds and passes an image of every cell, and on what machine."""
+def times(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Seconds and passes an image of every cell, and on what machine; and the sentences below."""
     rows: list[dict[str, Any]] = []
     for cell in cells:
         mean = cell.rows[["explain_seconds", "score_seconds", "forwards", "backwards"]].mean()
         run = _run(cell)
         rows.append(
             {
-                "title": title(cell.label),
+                "title": title(cell.label) + signs(cell.marks),
                 "resolution": cell.resolution,
                 "explain": float(mean["explain_seconds"]),
                 "score": float(mean["score_seconds"]),
@@ -123,7 +128,7 @@ def times(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     for row in rows:
         for key in ("explain", "score"):
             row[f"{key}_width"] = 0.0 if math.isnan(row[key]) else row[key] / longest * WIDTH
-    return rows
+    return {"rows": rows, "notes": footnotes(cell.marks for cell in cells)}
 
 
 def failures(cells: Sequence[Cell]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ function listExtremes() {
       element(
         "div",
         { className: "extreme" },
-        element("div", {}, ...breakable(cell.title), element("div", { className: "quiet" }, `at ${cell.resolution}, ${counted(ranked.length, "image")}`)),
+        element("div", {}, ...breakable(cell.title + cell.signs), element("div", { className: "quiet" }, `at ${cell.resolution}, ${counted(ranked.length, "image")}`)),
         strip("best", ranked.slice(0, count)),
         strip("worst first", worst),
       ),

@@ -159,7 +159,7 @@ async function paintRow(row, entry) {
   try {
     const pictures = await loadPictures(entry, SMALL);
     paintHeatmap(row.querySelector("canvas"), pictures, filters.opacity.value / 100);
-    lack.textContent = pictures.steps ? "" : "no map";
+    lack.textContent = lackOf(pictures);
     curves.replaceChildren(pictures.curves ? sparkline(pictures.curves, cellOf(entry)) : "no curves");
   } catch (error) {
     lack.textContent = "no pictures";

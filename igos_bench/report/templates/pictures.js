@@ -55,7 +55,15 @@ async function loadPictures(entry, size = SIZE) {
     steps: mine.steps ? await inflate(mine.steps) : null,
     heat: mine.heat ?? null,
     curves: mine.curves ?? null,
+    lacks: mine.lacks ?? [],
   };
+}
+
+// All colours from cold to hot, into a canvas of 256 x 1.
+function paintScale(canvas) {
+  const picture = new ImageData(256, 1);
+  for (let i = 0; i < 256; i++) picture.data.set([...TABLE.subarray(3 * i, 3 * i + 3), 255], 4 * i);
+  canvas.getContext("2d").putImageData(picture, 0, 0);
 }
 
 // Values (side x side) at size x size, bilinear with aligned corners.

@@ -1,4 +1,5 @@
-// Tables that a click on a column's head sorts: numbers by value, texts by letters, what has no number last.
+// Tables that a click on a column's head sorts: numbers by value, intervals by their lower ends, with which they begin,
+// texts by letters; what has no number is last.
 
 function sortTable(table, column, ascending) {
   const body = table.tBodies[0];

@@ -2,10 +2,17 @@
 
 const viewer = document.getElementById("viewer");
 const parts = Object.fromEntries(
-  ["heatmap", "deleted", "inserted", "curves", "step", "share", "opacity", "opaque", "colours", "siblings", "preview"].map(
+  ["heatmap", "deleted", "inserted", "curves", "step", "share", "opacity", "opaque", "colours", "cold", "scale", "hot", "siblings"].map(
     (id) => [id, document.getElementById(id)],
   ),
 );
+const ENDS = { value: ["low", "high"], rank: ["deleted last", "deleted first"] }; // of the colours
+// What a picture may lack: beside it, and in the viewer.
+const LACKS = {
+  map: ["no map", "The map of this image is missing or damaged."],
+  curves: ["no curves", "The curves of this image are missing or damaged, and a map is shown as they rank it."],
+  match: ["map of other curves", "The map of this image does not belong to its curves."],
+};
 const viewed = { entry: null, pictures: null, chart: null, neighbour: null };
 
 // `neighbour(entry, +1 or -1)` gives the entry after or before it, or undefined.
@@ -57,9 +64,11 @@ function troubleOf(entry, pictures) {
   const missing = [];
   if (!pictures.photograph) missing.push(`Photograph: ${report.unreadable[entry.image] ?? "not found"}.`);
   else if (!pictures.deletionBaseline) missing.push("The protocol's file does not say what is shown where it is deleted.");
-  if (!pictures.curves) missing.push("The curves of this image are missing or damaged.");
-  if (!pictures.steps) missing.push("The map of this image is missing or damaged, or does not belong to its curves.");
-  return missing.join(" ");
+  return [...missing, ...pictures.lacks.map((what) => LACKS[what][1])].join(" ");
+}
+
+function lackOf(pictures) {
+  return pictures.lacks.map((what) => LACKS[what][0]).join(", ");
 }
 
 function paintStep() {
@@ -85,12 +94,14 @@ function paintStep() {
 
 function headOf(pictures) {
   if (pictures?.steps) return "Heatmap";
-  return pictures?.photograph ? "Photograph, no map" : "No map";
+  const lack = pictures ? lackOf(pictures) : "no pictures";
+  return pictures?.photograph ? `Photograph, ${lack}` : lack[0].toUpperCase() + lack.slice(1);
 }
 
 function paintHeat() {
   parts.heatmap.parentElement.querySelector("figcaption").textContent = headOf(viewed.pictures);
   parts.opaque.textContent = `${parts.opacity.value} %`;
+  [parts.cold.textContent, parts.hot.textContent] = ENDS[parts.colours.value];
   if (viewed.pictures) paintHeatmap(parts.heatmap, viewed.pictures, parts.opacity.value / 100, parts.colours.value);
   else parts.heatmap.getContext("2d").clearRect(0, 0, SIZE, SIZE);
 }
@@ -137,7 +148,7 @@ async function paintThumbnail(button, entry) {
   try {
     const pictures = await loadPictures(entry, SMALL);
     paintHeatmap(button.querySelector("canvas"), pictures, 0.7);
-    lack.textContent = [pictures.steps ? "" : "no map", pictures.curves ? "" : "no curves"].filter(Boolean).join(", ");
+    lack.textContent = lackOf(pictures);
   } catch (error) {
     lack.textContent = "no pictures";
     button.title = error.message;
@@ -149,6 +160,7 @@ function viewNeighbour(offset) {
   if (entry) view(entry, viewed.neighbour);
 }
 
+paintScale(parts.scale);
 parts.step.addEventListener("input", paintStep);
 parts.opacity.addEventListener("input", paintHeat);
 parts.colours.addEventListener("change", paintHeat);
