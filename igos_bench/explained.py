@@ -12,11 +12,11 @@ from torch import Tensor
 
 from .cells import Cell
 from .classes import class_title
-from .config import INPUT_SIZE
+from .config import INPUT_SIZE, ProtocolConfig
 from .errors import ImageError, UserError
 from .formats import read_json
 from .layout import KINDS
-from .metrics import rank
+from .metrics import Protocol, rank
 from .perturb import Baseline, blend, upsample
 from .photographs import Photographs, read_photograph
 from .source import ImageSource
@@ -35,8 +35,9 @@ class Explained:
         photograph: What the network saw, (3, 224, 224) in [0, 1].
         baselines: What is shown where the image is deleted, and where it is not yet inserted, likewise.
         curve: The stored curves.
-        steps: At which step of the curves each ranked element is hit, (side, side), from 1.
-        heat: Of each element, (side, side) in [0, 1].
+        steps: At which step of the curves each ranked element is hit, (side, side), from 1; without curves, of those
+            that the protocol would make.
+        heat: Of each ranked element, (side, side) from 0 at the map's least value to 1 at its largest.
         troubles: Why something is not there, by its attribute's name, a sentence's part for people.
     """
 
@@ -78,14 +79,14 @@ def explained(cell: Cell, image_id: str) -> Explained:
     saliency_map, curve = stored.saliency_map(image_id), stored.curve(image_id)
     if curve is None:
         troubles["curve"] = f"its curves are missing or damaged, see {cell.directory.protocol_path / 'curves'}"
-    found = None
+    steps = heat = None
     if saliency_map is None:
         troubles["heat"] = f"its map is missing or damaged, see {cell.directory.path / 'maps'}"
-    elif curve is None:
-        troubles["heat"] = "its map is shown as its curves rank it, and they are missing"
     else:
-        found = steps_and_heat(saliency_map, curve.hits, protocol.get("ranking", "elements"))
-        if found is None:
+        ranked = ranked_of(saliency_map, protocol)
+        steps = steps_of(ranked, hits_of(protocol, ranked.numel()) if curve is None else curve.hits)
+        heat = None if steps is None else heat_of(ranked)
+        if heat is None:
             troubles["heat"] = "its map does not belong to its curves"
     layout = run.get("config", {}).get("data", {}).get("layout", "")
     label, target = row["label"], row["target"]
@@ -99,35 +100,47 @@ def explained(cell: Cell, image_id: str) -> Explained:
         photograph=photograph,
         baselines=None if photograph is None else _baselines(protocol, photograph, troubles),
         curve=curve,
-        steps=found and found[0],
-        heat=found and found[1][found[0] - 1],
+        steps=steps,
+        heat=heat,
         troubles=troubles,
     )
 
 
-def steps_and_heat(saliency_map: np.ndarray, hits: np.ndarray, ranking: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """When each element of a map is hit, and how hot those are that are hit at each step.
+def ranked_of(saliency_map: np.ndarray, protocol: Mapping[str, Any]) -> Tensor:
+    """What a protocol ranks of a map (r, r): its elements, or those of the upsampled map, as (1, 1, side, side)."""
+    ranked = torch.from_numpy(saliency_map)[None, None]
+    return upsample(ranked, INPUT_SIZE) if protocol.get("ranking") == "pixels" else ranked
+
+
+def hits_of(protocol: Mapping[str, Any], elements: int) -> np.ndarray:
+    """How many ranked elements a protocol hits at each point, (n + 1,); one more each where its file does not say."""
+    try:
+        config = ProtocolConfig(n_steps=protocol["n_steps"], spacing=protocol["spacing"])
+        return Protocol.from_config(config).hits(elements).numpy()
+    except (KeyError, TypeError, UserError):
+        return np.arange(elements + 1)
+
+
+def steps_of(ranked: Tensor, hits: np.ndarray) -> np.ndarray | None:
+    """When each element of a map is hit.
 
     Args:
-        saliency_map: (r, r).
-        hits: (n + 1,), how many ranked elements are hit at each point of the curves.
-        ranking: Of the protocol: `elements`, or `pixels`, which ranks the upsampled map.
+        ranked: (1, 1, side, side).
+        hits: (n + 1,), how many of its elements are hit at each point of the curves.
 
     Returns:
-        The steps (side, side), from 1 to n: an element that is hit at step s belongs to every picture from step s on,
-        exactly as the metric composes them. And the heat (n,), the mean of the elements that are hit at the same step,
-        from 0 at the map's least value to 1 at its largest. None where the curves are of another map.
+        (side, side), from 1 to n: an element that is hit at step s belongs to every picture from step s on, exactly as
+        the metric composes them. None where the curves are of another map.
     """
-    ranked = torch.from_numpy(saliency_map)[None, None]
-    ranked = ranked if ranking == "elements" else upsample(ranked, INPUT_SIZE)
-    values = ranked.flatten().double().numpy()
-    if hits[-1] != len(values):
+    if hits[-1] != ranked.numel():
         return None
-    steps = np.searchsorted(hits, rank(ranked)[0].numpy(), side="right")
-    counts = np.bincount(steps, minlength=len(hits))[1:]
-    sums = np.bincount(steps, weights=values, minlength=len(hits))[1:]
-    heat = (sums / np.maximum(counts, 1) - values.min()) / max(float(np.ptp(values)), 1e-30)
-    return steps.reshape(ranked.shape[-2:]), heat
+    return np.searchsorted(hits, rank(ranked)[0].numpy(), side="right").reshape(ranked.shape[-2:])
+
+
+def heat_of(ranked: Tensor) -> np.ndarray:
+    """The map (1, 1, side, side) as (side, side), from 0 at its least value to 1 at its largest."""
+    values = ranked[0, 0].double().numpy()
+    return np.asarray((values - values.min()) / max(float(np.ptp(values)), 1e-30))
 
 
 def baseline_of(protocol: Mapping[str, Any], kind: str) -> Baseline | None:

@@ -9,6 +9,7 @@ import shutil
 import sys
 import warnings
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,31 +53,52 @@ def side_file(results_dir: Path, number: int) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("resolution", "ranking"), [(14, "elements"), (28, "elements"), (7, "pixels")])
-def test_the_steps_are_those_of_the_metric(resolution: int, ranking: str) -> None:
+@pytest.mark.parametrize(
+    ("resolution", "ranking", "n_steps", "parts"),
+    [
+        (14, "elements", 200, 1),
+        (28, "elements", 200, 1),
+        (7, "pixels", 200, 1),
+        (28, "elements", 20, 12),
+        (3, "elements", 4, 63),
+    ],
+)
+@pytest.mark.parametrize("has_curves", [True, False])
+def test_the_steps_are_those_of_the_metric(
+    resolution: int, ranking: str, n_steps: int, parts: int, has_curves: bool
+) -> None:
     """An element belongs to the picture of step k exactly where its place in the ranking is among the first hits[k]."""
     random = torch.Generator().manual_seed(0)
     saliency_map = torch.randn(1, 1, resolution, resolution, generator=random).clamp(min=0)  # with a plateau
     ranked = saliency_map if ranking == "elements" else upsample(saliency_map, 224)
-    hits = Protocol.from_config(ProtocolConfig()).hits(ranked.numel())
+    config = ProtocolConfig(n_steps=n_steps, ranking=ranking)
+    hits = Protocol.from_config(config).hits(ranked.numel())
     curve = Curve(hits.numpy(), *np.linspace(0, 1, 2 * len(hits), dtype=np.float32).reshape(2, -1))
-    content = cell_content(saliency_map[0, 0].numpy(), curve, ranking)
+    content = cell_content(saliency_map[0, 0].numpy(), curve if has_curves else None, asdict(config))
 
-    steps = np.frombuffer(zlib.decompress(base64.b64decode(content["steps"])), np.uint8)
-    assert content["side"] == ranked.shape[-1]
+    levels = np.frombuffer(zlib.decompress(base64.b64decode(content["levels"])), np.uint8)
+    assert content["side"] == ranked.shape[-1] and content["levels_a_step"] == parts
     for step in range(len(hits)):
-        assert np.array_equal(steps <= step, rank(ranked)[0].numpy() < hits[step].item())
-    assert len(content["heat"]) == len(hits) - 1
+        assert np.array_equal(levels <= step * parts, rank(ranked)[0].numpy() < hits[step].item())
+    assert len(set(levels)) == min(ranked.numel(), len(content["heat"])), "as fine as a byte can have it"
     values = ranked.flatten().numpy()
-    heat = [1000 * values[steps == step].mean() / values.max() for step in range(1, len(hits))]  # the least is 0
-    assert content["heat"] == pytest.approx(heat, abs=0.6) and max(heat) > 700
-    assert content["heat"] == sorted(content["heat"], reverse=True)
-    assert content["curves"][1][-1] == 10_000
+    heat = {level: 1000 * values[levels == level].mean() / values.max() for level in set(levels)}  # the least is 0
+    assert {level: content["heat"][level - 1] for level in heat} == pytest.approx(heat, abs=0.6)
+    means = [heat[level] for level in sorted(heat)]
+    assert means[0] > 700 and means == sorted(means, reverse=True)
+    assert content["curves"][1][-1] == 10_000 if has_curves else content["lacks"] == ["curves"]
+
+
+def test_without_curves_and_protocol_a_map_is_shown_all_the_same() -> None:
+    saliency_map = np.arange(28 * 28, dtype=np.float32).reshape(28, 28)
+    content = cell_content(saliency_map, None, {})
+    levels = np.frombuffer(zlib.decompress(base64.b64decode(content["levels"])), np.uint8)
+    assert len(set(levels)) == 255 and (np.diff(levels[::-1].astype(int)) >= 0).all()
 
 
 def test_curves_of_another_map_give_no_picture() -> None:
     curve = Curve(np.arange(5), np.zeros(5), np.zeros(5))
-    found = cell_content(np.zeros((14, 14), np.float32), curve, "elements")
+    found = cell_content(np.zeros((14, 14), np.float32), curve, {})
     assert found.keys() == {"curves", "lacks"} and found["lacks"] == ["match"]
 
 
@@ -195,8 +217,9 @@ def test_missing_maps_and_curves_are_said(folder: Path) -> None:
     assert [line.split(";")[0] for line in missing] == told
     assert all(line in page.read_text() for line in missing)
     cells = [side_file(folder, number)["cells"] for number in range(8)]
-    assert sum("steps" in found["0"] for found in cells if "0" in found) == 3
+    assert sum("levels" in found["0"] for found in cells if "0" in found) == 3
     assert sum("curves" in found["1"] for found in cells) == 4
+    assert all("levels" in found["1"] for found in cells), "a map needs no curves"
     lacks = [found[index].get("lacks", []) for index in "01" for found in cells if index in found]
     assert sorted(lacks) == [*[[]] * 7, *[["curves"]] * 4, *[["map"]] * 4]
     assert len(data_of(page)["cells"][1]["deletion"]) == 8, "the numbers are all there"

@@ -277,12 +277,18 @@ def test_what_is_missing_is_said_in_its_place(tmp_path: Path, open_page: Open) -
     sibling.get_by_text("no map", exact=True).wait_for()
     assert caption.inner_text() == "Photograph, no map"
     page.click("#close")
-    assert trouble_of(images[4]).startswith("The curves of this image are missing or damaged, and a map is shown as")
+    trouble = trouble_of(images[4])
+    assert trouble == "The curves of this image are missing or damaged; its map is shown without them."
     spark.get_by_text("no curves").wait_for()
-    assert row.locator(".lack").inner_text() == "no curves", "its map is there"
+    assert row.locator(".lack").inner_text() == "", "its map is there"
     row.click()
-    sibling.get_by_text("no curves", exact=True).wait_for()
-    assert caption.inner_text() == "Photograph, no curves"
+    page.locator("#viewer-trouble:not(:empty)").wait_for()
+    assert caption.inner_text() == "Heatmap" and sibling.locator(".lack").inner_text() == ""
+    assert np.ptp(canvas(page, "#heatmap"), axis=2).max() > 120, "in colours"
+    shoot(page, "no-curves")
+    before = canvas(page, "#deleted")
+    slide(page, "#step", 150)
+    assert not np.array_equal(canvas(page, "#deleted"), before), "pictures need no curves"
     page.click("#close")
     page.fill("[name=query]", images[8])
     page.wait_for_selector(".row .curve")

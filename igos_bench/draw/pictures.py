@@ -40,7 +40,7 @@ def pixels(image: Tensor) -> np.ndarray:
 def heatmap(one: Explained) -> np.ndarray | None:
     """The heat over the photograph in grey, (224, 224, 3) in [0, 1], or alone where that is missing; None without heat.
 
-    Colours go from the map's median to its hottest step, for signed maps too, and cover the more the hotter they are.
+    Colours go from the map's median to its largest value, for signed maps too, and cover the more the hotter they are.
     """
     if one.heat is None:
         return None

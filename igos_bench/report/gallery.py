@@ -15,8 +15,9 @@ import numpy as np
 from ..atomic import write_atomically
 from ..cells import GROUP, Cell
 from ..classes import NAMED, class_names
+from ..config import INPUT_SIZE
 from ..errors import ImageError
-from ..explained import baseline_of
+from ..explained import baseline_of, hits_of
 from ..formats import read_json
 from ..layout import KINDS, title
 from ..marks import signs
@@ -24,7 +25,7 @@ from ..perturb import Baseline
 from ..photographs import Photographs, read_photograph
 from ..source import ImageSource
 from ..stored import StoredCell
-from .pictures import cell_content, photograph_content, side_file, thinned
+from .pictures import cell_content, photograph_content, side_file, thinned, thinned_hits
 
 
 @dataclass
@@ -108,8 +109,7 @@ class Gallery:
                 lacking[index, "map"] += saliency_map is None
                 if curve is not None:
                     self._hits.setdefault(index, thinned(curve).hits.tolist())
-                ranking = self._protocols[index].get("ranking", "elements")
-                content["cells"][index] = cell_content(saliency_map, curve, ranking)
+                content["cells"][index] = cell_content(saliency_map, curve, self._protocols[index])
             content["photographs"] = self._photographs(shown)
             write_atomically(folder / f"{shown.number}.js", side_file(self.build, shown.number, content), flush=False)
             progress()
@@ -149,6 +149,12 @@ class Gallery:
             found.append(None if baseline is None else self._baselines.index(baseline))
         return found[0], found[1]
 
+    def _hits_without_curves(self, index: int) -> list[int]:
+        """Of a cell that has lost all its curves, for its pictures."""
+        protocol = self._protocols[index]
+        side = INPUT_SIZE if protocol.get("ranking") == "pixels" else self.cells[index].resolution
+        return [int(count) for count in thinned_hits(hits_of(protocol, side**2))]
+
     def data(self) -> dict[str, Any]:
         """The numbers of the gallery, as the page's scripts read them; complete once the files are written."""
         groups = list(dict.fromkeys(tuple(getattr(cell, key) for key in GROUP) for cell in self.cells))
@@ -161,7 +167,7 @@ class Gallery:
                     "title": title(cell.label),
                     "signs": signs(cell.marks),
                     "resolution": cell.resolution,
-                    "hits": self._hits.get(index),
+                    "hits": self._hits.get(index) or self._hits_without_curves(index),
                     "preprocessing": self._preprocessing(index),
                     "baselines": {"deletion": deletion_baseline, "insertion": insertion_baseline},
                     "images": self._numbers[index],

@@ -52,7 +52,8 @@ async function loadPictures(entry, size = SIZE) {
     deletionBaseline: await baseline("deletion"),
     insertionBaseline: await baseline("insertion"),
     side: mine.side ?? null,
-    steps: mine.steps ? await inflate(mine.steps) : null,
+    levels: mine.levels ? await inflate(mine.levels) : null,
+    levelsAStep: mine.levels_a_step ?? null,
     heat: mine.heat ?? null,
     curves: mine.curves ?? null,
     lacks: mine.lacks ?? [],
@@ -92,15 +93,15 @@ function upsample(values, side, size) {
   return resized;
 }
 
-// Heat in [0, 1] at the size of the pictures: by the map's value, from its median to its hottest step, or by its rank.
+// Heat in [0, 1] at the size of the pictures: by the map's value, from its median to its hottest level, or by its rank.
 function heatOf(pictures, by) {
-  const steps = pictures.heat.length;
-  const median = pictures.heat[pictures.steps.slice().sort()[pictures.steps.length >> 1] - 1];
+  const count = pictures.heat.length;
+  const median = pictures.heat[pictures.levels.slice().sort()[pictures.levels.length >> 1] - 1];
   const most = Math.max(...pictures.heat);
   const byValue = (heat) => Math.max(0, heat - median) / Math.max(1, most - median);
-  const byRank = (i) => (steps > 1 ? 1 - i / (steps - 1) : 1);
-  const ofStep = pictures.heat.map((heat, i) => (by === "rank" ? byRank(i) : byValue(heat)));
-  const values = Float32Array.from(pictures.steps, (step) => ofStep[step - 1]);
+  const byRank = (i) => (count > 1 ? 1 - i / (count - 1) : 1);
+  const ofLevel = pictures.heat.map((heat, i) => (by === "rank" ? byRank(i) : byValue(heat)));
+  const values = Float32Array.from(pictures.levels, (level) => ofLevel[level - 1]);
   return upsample(values, pictures.side, pictures.size);
 }
 
@@ -109,7 +110,7 @@ function heatOf(pictures, by) {
 function paintHeatmap(canvas, pictures, opacity, by = "value") {
   const { size, photograph } = pictures;
   const picture = new ImageData(size, size);
-  const heat = pictures.steps ? heatOf(pictures, by) : null;
+  const heat = pictures.levels ? heatOf(pictures, by) : null;
   const cover = (i) => (photograph ? opacity ** (1 + 6 * (1 - Math.sqrt(i / 255))) : 1);
   const shares = Float32Array.from({ length: 256 }, (_, i) => cover(i));
   const greyness = heat ? Math.min(1, 4 * opacity) : 0;
@@ -133,11 +134,12 @@ function paintHeatmap(canvas, pictures, opacity, by = "value") {
 function paintPerturbed(canvas, pictures, step, kind) {
   const context = canvas.getContext("2d");
   const baseline = pictures[`${kind}Baseline`];
-  if (!pictures.photograph || !baseline || !pictures.steps) {
+  if (!pictures.photograph || !baseline || !pictures.levels) {
     context.clearRect(0, 0, SIZE, SIZE);
     return false;
   }
-  const hit = upsample(Float32Array.from(pictures.steps, (at) => (at <= step ? 1 : 0)), pictures.side, SIZE);
+  const last = step * pictures.levelsAStep;
+  const hit = upsample(Float32Array.from(pictures.levels, (level) => (level <= last ? 1 : 0)), pictures.side, SIZE);
   const [background, foreground] =
     kind === "deletion" ? [pictures.photograph, baseline] : [baseline, pictures.photograph];
   const picture = new ImageData(SIZE, SIZE);

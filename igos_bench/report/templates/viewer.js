@@ -10,7 +10,7 @@ const ENDS = { value: ["low", "high"], rank: ["deleted last", "deleted first"] }
 // What a picture may lack: beside it, and in the viewer.
 const LACKS = {
   map: ["no map", "The map of this image is missing or damaged."],
-  curves: ["no curves", "The curves of this image are missing or damaged, and a map is shown as they rank it."],
+  curves: ["no curves", "The curves of this image are missing or damaged; its map is shown without them."],
   match: ["map of other curves", "The map of this image does not belong to its curves."],
 };
 const viewed = { entry: null, pictures: null, chart: null, neighbour: null };
@@ -67,8 +67,9 @@ function troubleOf(entry, pictures) {
   return [...missing, ...pictures.lacks.map((what) => LACKS[what][1])].join(" ");
 }
 
+// Beside a heatmap the curves are not missed: what has a place for them says so there.
 function lackOf(pictures) {
-  return pictures.lacks.map((what) => LACKS[what][0]).join(", ");
+  return pictures.levels ? "" : pictures.lacks.map((what) => LACKS[what][0]).join(", ");
 }
 
 function paintStep() {
@@ -93,7 +94,7 @@ function paintStep() {
 }
 
 function headOf(pictures) {
-  if (pictures?.steps) return "Heatmap";
+  if (pictures?.levels) return "Heatmap";
   const lack = pictures ? lackOf(pictures) : "no pictures";
   return pictures?.photograph ? `Photograph, ${lack}` : lack[0].toUpperCase() + lack.slice(1);
 }
