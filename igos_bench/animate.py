@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,6 @@ def animate(words: Sequence[str]) -> Path:
     steps = np.unique(np.linspace(0, len(one.curve.hits) - 1, asked.frames).round().astype(int))
     with style():
         frames = list(film(one, steps.tolist()))
-    path = Path(asked.results_dir) / "figures" / f"{name_of(asked)}.{asked.format}"
+    path = Path(asked.results_dir) / "figures" / f"{name_of(replace(asked, resolution=cell.resolution))}.{asked.format}"
     write_atomically(path, gif(frames, PHOTOGRAPHS, COLUMNS) if asked.format == "gif" else mp4(frames))
     return path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .cells import GROUP, Cell, read_cells
 from .errors import UserError, unknown
-from .figure_words import Asked
+from .figure_words import RESOLUTION, Asked
 from .layout import TITLES, title
 
 
@@ -51,16 +51,19 @@ def at_resolution(cells: Sequence[Cell], resolution: int) -> list[Cell]:
 
 
 def one_run(cells: Sequence[Cell], asked: Asked) -> Cell:
-    """The cell of a film; raises UserError where there is none, or several."""
-    there = [cell for cell in cells if cell.resolution == asked.resolution and cell.run_key.startswith(asked.run)]
+    """The cell of a film, or the only one where no resolution was said; raises UserError at none, or several."""
+    resolution = asked.resolution or RESOLUTION
+    mine = [cell for cell in cells if cell.run_key.startswith(asked.run)]
+    is_clear = asked.resolution is None and len(mine) == 1
+    there = mine if is_clear else [cell for cell in mine if cell.resolution == resolution]
     if len(there) == 1:
         return there[0]
     if there:
         names = "; ".join(f"{cell.variant or 'the same settings'}, run={cell.run_key}" for cell in there)
-        raise UserError(f"{asked.method} at {asked.resolution} has several runs, say which: {names}")
+        raise UserError(f"{asked.method} at {resolution} has several runs, say which: {names}")
     runs = ", ".join(f"{cell.run_key} at {cell.resolution}" for cell in cells)
     of = f" whose key begins with {asked.run}" if asked.run else ""
-    raise UserError(f"{asked.method} has no run at {asked.resolution}{of}; there are {runs}")
+    raise UserError(f"{asked.method} has no run at {resolution}{of}; there are {runs}")
 
 
 def _of_one_group(asked: Asked, *, allow_partial: bool) -> list[Cell]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .atomic import write_atomically
+from .cells import GROUP
 from .chosen import at_resolution, with_areas, with_image
 from .errors import UserError, tell
-from .figure_words import OF_IMAGES, Asked, read_figure
+from .figure_words import OF_IMAGES, RESOLUTION, Asked, read_figure
 from .layout import title
 from .results import short_key
 from .table import make_table
@@ -51,19 +52,30 @@ def needs_matplotlib() -> None:
 
 
 def name_of(asked: Asked) -> str:
-    """Of the files: the kind, and of an image its id as far as a file's name can have it, and what tells it apart."""
-    if not asked.image:
-        return asked.kind
-    image = re.sub(r"[^A-Za-z0-9._-]+", "_", asked.image)[:80]
-    parts = [asked.kind, image if image == asked.image else f"{image}-{short_key({'image': asked.image})[:6]}"]
+    """Of the files: the kind, and what was said of image and cells, as far as a file's name can have it."""
     methods = [asked.method] if asked.kind in ("resolutions", "film") else asked.methods
-    if methods:
-        parts.append("+".join(methods)[:80])
-    if asked.kind != "resolutions":
-        parts.append(str(asked.resolution))
+    parts = [asked.kind, _in_a_name(asked.image), _in_a_name("+".join(methods or []))]
+    if asked.kind in ("curves", "perturbed", "film"):
+        parts.append(str(asked.resolution or RESOLUTION))
     if asked.kind == "perturbed":
         parts.append(f"{asked.fraction:g}")
-    return "-".join(parts)
+    said = ((key, getattr(asked, key)) for key in (*GROUP, "run"))
+    parts += [_in_a_name(f"{key}_{value}") for key, value in said if value]
+    return _short("-".join(filter(None, parts)), 200)
+
+
+def _in_a_name(text: str) -> str:
+    """The same where a file's name can have it; else as much of it as can be, and a hash."""
+    kept = re.sub(r"[^A-Za-z0-9._+-]+", "_", text)
+    return _short(kept, 80) if kept == text else f"{kept[:80]}-{_hash(text)}"
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}-{_hash(text)}"
+
+
+def _hash(text: str) -> str:
+    return short_key({"text": text})[:6]
 
 
 def _of_areas(asked: Asked) -> Figure:
@@ -81,7 +93,7 @@ def _of_image(asked: Asked) -> Figure:
 
     cells = with_image(asked)
     if asked.kind != "resolutions":
-        cells = at_resolution(cells, asked.resolution)
+        cells = at_resolution(cells, asked.resolution or RESOLUTION)
     shown: list[Explained] = []
     troubles: dict[str, str] = {}
     for cell in cells:

@@ -21,6 +21,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 OF_IMAGES = tuple(kind for kind, keys in KINDS.items() if "image" in keys)
 FILM = ("image", "method", "resolution", "run", "format", "frames", *GROUP, "results_dir")
 FORMATS = ("gif", "mp4")
+RESOLUTION = 28
+"""Where none was asked for, and a method has several."""
 
 # Narrower, and labels meet; beyond 600 dots an inch no journal asks for more.
 RANGES = {"width": (2.0, 20.0), "dpi": (72, 600), "fraction": (0.0, 1.0), "resolution": (1, 224), "frames": (2, 200)}
@@ -37,7 +39,7 @@ REMEDIES = {
 class Asked:
     """What is asked for: `methods`, or `method`, and `model`, `data`, `protocol`, `run` choose cells.
 
-    None takes all methods, and the one model, data set and protocol that there is.
+    None takes all methods, and the one model, data set and protocol that there is; the one resolution, or RESOLUTION.
     """
 
     kind: str = ""
@@ -48,7 +50,7 @@ class Asked:
     protocol: str | None = None
     run: str = ""
     image: str = ""
-    resolution: int = 28
+    resolution: int | None = None
     fraction: float = 0.064
     width: float = 7.0
     dpi: int = 300

@@ -11,7 +11,7 @@ from PIL import Image, ImageSequence
 from report_folders import leave_maps, leave_photographs
 
 from igos_bench.animate import animate
-from igos_bench.cells import read_cells
+from igos_bench.cells import Cell, read_cells
 from igos_bench.draw.film import EDGE, HEIGHT, LEFTS, PHOTOGRAPHS, WIDTH, film
 from igos_bench.draw.pictures import pixels
 from igos_bench.draw.style import INSERTION, style
@@ -28,11 +28,16 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     leave_maps(folder / "results", folder / "images", "igos", 28)
     leave_maps(folder / "results", folder / "images", "mask", 28, parameters={"note": "one"})
     leave_maps(folder / "results", folder / "images", "mask", 28, parameters={"note": "two"}, failed=[0])
+    leave_maps(folder / "results", folder / "images", "grad_cam", 7)
     return folder / "results"
 
 
+def igos_of(results: Path) -> Cell:
+    return next(cell for cell in read_cells(results, allow_partial=True) if cell.method == "igos")
+
+
 def test_frames_are_the_metrics_pictures_to_the_pixel(results: Path) -> None:
-    one = explained(read_cells(results, allow_partial=True)[0], IMAGE)
+    one = explained(igos_of(results), IMAGE)
     assert one.curve is not None
     steps = [0, 40, 200]
     with style():
@@ -60,7 +65,7 @@ def test_a_gif_of_fifty_steps(results: Path) -> None:
             durations.append(frame.info["duration"])
             frames.append(np.asarray(frame.convert("RGB")).astype(int))
     assert len(frames) == 50 and durations[0] == 800 and durations[-1] == 2000 and set(durations[1:-1]) == {100}
-    one = explained(read_cells(results, allow_partial=True)[0], IMAGE)
+    one = explained(igos_of(results), IMAGE)
     for place, step in ((0, 0), (49, 200)):
         for kind, left in LEFTS.items():
             difference = frames[place][PHOTOGRAPHS, left : left + 224] - pixels(one.perturbed(kind, step))
@@ -85,7 +90,7 @@ def test_an_mp4(results: Path, tmp_path: Path) -> None:
     found = subprocess.run(command, capture_output=True, check=True).stdout
     frames = np.frombuffer(found, np.uint8).reshape(-1, HEIGHT, WIDTH, 3).astype(int)
     assert len(frames) == 8 + 3 + 20
-    one = explained(read_cells(results, allow_partial=True)[0], IMAGE)
+    one = explained(igos_of(results), IMAGE)
     for frame, step in ((frames[0], 0), (frames[-1], 200)):
         for kind, left in LEFTS.items():
             assert abs(frame[PHOTOGRAPHS, left : left + 224] - pixels(one.perturbed(kind, step))).mean() < 6
@@ -123,9 +128,17 @@ def test_mistakes_are_named(results: Path, words: list[str], said: str) -> None:
         animate([*words, f"results_dir={results}"])
 
 
+def test_the_only_resolution_of_a_method(results: Path) -> None:
+    path = animate([f"image={IMAGE}", "method=grad_cam", "frames=2", f"results_dir={results}"])
+    assert path.stem.endswith("-grad_cam-7")
+    with pytest.raises(UserError, match=r"grad_cam has no run at 28; there are \w+ at 7"):
+        animate([f"image={IMAGE}", "method=grad_cam", "resolution=28", f"results_dir={results}"])
+
+
 def test_one_of_several_runs_by_its_key(results: Path) -> None:
     keys = {cell.variant: cell.run_key for cell in read_cells(results, allow_partial=True) if cell.method == "mask"}
     words = [f"image={IMAGE}", "method=mask", "frames=2", f"results_dir={results}"]
-    assert animate([*words, f"run={keys['note=one'][:8]}"]).exists()
+    paths = [animate([*words, *more, f"run={keys['note=one'][:8]}"]) for more in ([], ["protocol=paper"])]
+    assert len(set(paths)) == 2 and all(path.exists() for path in paths)
     with pytest.raises(UserError, match="mask note=two at 28 has nothing of 3/a.png: broke"):
         animate([*words, f"run={keys['note=two']}"])

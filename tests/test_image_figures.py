@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -217,6 +219,24 @@ def test_files_of_different_images_have_different_names() -> None:
     assert len(set(names)) == len(names) and names[0] == "curves-a_b.png-28"
     assert name_of(Asked("perturbed", image="a", methods=["igos", "mask"])) == "perturbed-a-igos+mask-28-0.064"
     assert all(name.isascii() and "/" not in name and len(name) < 120 for name in names)
+
+
+@pytest.mark.parametrize("kind", ["scatter", "time", "curves", "perturbed", "resolutions", "film"])
+def test_files_of_different_cells_have_different_names(kind: str) -> None:
+    plain = Asked(kind, image="" if kind in ("scatter", "time") else "a")
+    others: list[dict[str, Any]] = [
+        {"model": "vgg19"}, {"data": "vgg19"}, {"protocol": "rise"}, {"protocol": "ri/se"}, {"protocol": "ri_se"},
+    ]  # fmt: skip
+    if kind in ("resolutions", "film"):
+        others += [{"method": "mask"}, *([{"run": "0123"}, {"run": "0124"}] if kind == "film" else [])]
+    else:
+        long = [f"method{i}" for i in range(20)]
+        others += [{"methods": ["mask"]}, {"methods": ["mask", "igos"]}, {"methods": long}, {"methods": long[:-1]}]
+    names = [name_of(plain), *(name_of(replace(plain, **other)) for other in others)]
+    assert len(set(names)) == len(names)
+    assert all(name.isascii() and "/" not in name for name in names)
+    whole = replace(plain, model="m" * 300, data="d" * 300, protocol="p" * 300, run="r" * 300)
+    assert len(name_of(whole)) < 220
 
 
 @pytest.mark.parametrize("image", HOSTILE)
