@@ -97,6 +97,11 @@ def read_cells(results_dir: Path, *, allow_partial: bool = False, columns: Seque
         UserError: There are no runs; a file of one is damaged; or, without `allow_partial`, a cell is incomplete.
     """
     named = _named([cell for path in run_files(results_dir) for cell in _cells_of_run(path, columns)])
+    return checked_cells(named, results_dir, allow_partial=allow_partial)
+
+
+def checked_cells(named: list[Cell], results_dir: Path, *, allow_partial: bool) -> list[Cell]:
+    """These cells of a results folder; raises UserError where there are none, or one that is not allowed is partial."""
     if not named:
         raise UserError(f"no runs under {results_dir / 'runs'}: make one with `igos-bench method=igos resolution=28`")
     if not allow_partial and (partial := [cell for cell in named if not cell.complete]):

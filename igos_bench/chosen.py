@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from .cells import GROUP, Cell, read_cells
-from .errors import UserError, unknown
+from .cells import GROUP, Cell, checked_cells, readable_cells
+from .errors import UserError, tell, unknown
 from .figure_words import RESOLUTION, Asked
 from .layout import TITLES, title
 
@@ -67,7 +67,13 @@ def one_run(cells: Sequence[Cell], asked: Asked) -> Cell:
 
 
 def _of_one_group(asked: Asked, *, allow_partial: bool) -> list[Cell]:
-    cells = read_cells(Path(asked.results_dir), allow_partial=allow_partial)
+    results_dir = Path(asked.results_dir)
+    cells, troubles = readable_cells(results_dir)
+    if troubles and not cells:
+        raise UserError(f"none of the runs can be read: {troubles[0]}")
+    for trouble in troubles:
+        tell(f"left out: {trouble}")
+    cells = checked_cells(cells, results_dir, allow_partial=allow_partial)
     for key in GROUP:
         there = list(dict.fromkeys(getattr(cell, key) for cell in cells))
         value = getattr(asked, key)

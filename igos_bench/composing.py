@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, Sweep
 from omegaconf import OmegaConf
 from omegaconf.errors import UnsupportedInterpolationType
 
@@ -27,6 +27,16 @@ def parse(words: Sequence[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(list(words))
     except Exception as error:  # of the parser, or of Python at a number of 5,000 digits
         raise UserError(f"cannot read the words {' '.join(words)!r}: {first_line(error)}") from None
+
+
+def values_of(override: Override) -> list[Any]:
+    """The one value of a word, or those between the commas of `a,b`; raises UserError at a range or the like."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    values = override.value()
+    if isinstance(values, ChoiceSweep) and not any(isinstance(value, Sweep) for value in values.list):
+        return [parse([f"{override.key_or_group}={text}"])[0].value() for text in override.sweep_string_iterator()]
+    raise UserError(f"{override.input_line}: write the values out, {override.key_or_group}=[VALUE,VALUE]")
 
 
 def composed(words: Sequence[str], *, hydra: bool = False) -> Any:

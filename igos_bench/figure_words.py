@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .cells import GROUP
-from .composing import parse
+from .composing import parse, values_of
 from .errors import UserError, unknown
 
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -95,7 +95,13 @@ def _read(words: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
         key = override.key_or_group
         if key not in keys:
             raise UserError(unknown("key", key, keys))
-        found[key] = _CHECKS[key](key, override.value()) if key in _CHECKS else str(override.value())
+        values = values_of(override)
+        if key == "methods":
+            found[key] = _methods(values)
+            continue
+        if len(values) > 1:
+            raise UserError(f"{override.input_line}: give one {key}; only methods=[...] has several")
+        found[key] = _CHECKS[key](key, values[0]) if key in _CHECKS else str(values[0])
     return {**found, "image": images[-1].removeprefix("image=")} if images else found
 
 
@@ -113,8 +119,9 @@ def _number(key: str, value: Any) -> float:
     return float(value) if isinstance(low, float) else value
 
 
-def _methods(_key: str, value: Any) -> list[str]:
-    return [str(method) for method in (value if isinstance(value, list) else [value])]
+def _methods(values: Sequence[Any]) -> list[str]:
+    """Of `a`, `a,b` and `[a,b]`."""
+    return [str(method) for value in values for method in (value if isinstance(value, list) else [value])]
 
 
 def _truth(key: str, value: Any) -> bool:
@@ -125,6 +132,5 @@ def _truth(key: str, value: Any) -> bool:
 
 _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(RANGES, _number),
-    "methods": _methods,
     "allow_partial": _truth,
 }

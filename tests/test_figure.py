@@ -126,11 +126,37 @@ def test_the_same_bytes_again_and_fonts_inside(results: Path) -> None:
         (["kind=scatter", "width=1"], "width=1: give inches from 2 to 20"),
         (["kind=scatter", "width=nan"], "width=nan: give inches"),
         (["kind=scatter", "allow_partial=maybe"], "allow_partial=maybe: write true or false"),
+        (["kind=scatter", "model=a,b"], "model=a,b: give one model; only methods="),
+        (["kind=scatter,time"], "kind=scatter,time: give one kind"),
+        (["kind=scatter", "width=range(2,4)"], r"width=range\(2,4\): write the values out"),
+        (["kind=scatter", "methods=glob(*)"], r"methods=glob\(\*\): write the values out"),
     ],
 )
 def test_mistakes_are_named(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         read_figure(words)
+
+
+def test_methods_with_commas() -> None:
+    for words in (
+        "methods=igos,grad_cam",
+        "methods='igos',grad_cam",
+        "methods=[igos,grad_cam]",
+        "methods=choice(igos,grad_cam)",
+    ):
+        assert read_figure(["kind=scatter", words]).methods == ["igos", "grad_cam"]
+
+
+def test_a_run_that_cannot_be_read_leaves_the_others(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, broken = sorted(results.glob("runs/*/*/*/*/*/run.json"), reverse=True)
+    for content in ("{", "{}"):
+        broken.write_text(content)
+        assert draw(["kind=scatter", f"results_dir={results}"])
+        said = capsys.readouterr().err
+        assert said.startswith(f"igos-bench: left out: {broken} ") and said.count("\n") == 1
+    whole.write_text("{")
+    with pytest.raises(UserError, match=f"none of the runs can be read: {broken}"):
+        draw(["kind=scatter", f"results_dir={results}"])
 
 
 def test_what_cannot_be_drawn_is_said(results: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
