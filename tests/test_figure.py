@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from result_folders import leave_run
@@ -54,6 +55,17 @@ def test_points_and_intervals_are_the_tables(results: Path) -> None:
         assert across[0, 0] < across[1, 0] and up[0, 1] < up[1, 1]
 
 
+def test_numbers_can_be_read(results: Path) -> None:
+    with style():
+        for figure in (
+            areas.scatter(make_table(read_cells(results)), 3.3),
+            areas.time(make_table(read_cells(results)), 7),
+        ):
+            texts = [text for axes in figure.axes for text in axes.texts if text.get_text() != "better"]
+            assert texts and {text.get_text() for text in texts} == {"14", "28"}
+            assert all(max(to_rgb(text.get_color())) < 0.35 for text in texts)
+
+
 def test_time_has_the_seconds_across(results: Path) -> None:
     table = make_table(read_cells(results))
     with style():
@@ -79,6 +91,7 @@ def test_seconds_are_written_as_people_write_them(results: Path, most: float, sa
         assert not any(one.overlaps(other) for one, other in combinations(seen, 2))
         assert set(said) <= {label.get_text() for label in labels}
         assert not any("$" in label.get_text() for label in labels)
+        assert np.ptp([box.y1 for box in seen]) < 0.01, "on one line"
 
 
 def test_the_better_corner_is_low_deletion_and_high_insertion(results: Path) -> None:

@@ -19,6 +19,7 @@ from .style import looks
 
 NAMES = {"deletion": "Deletion area (lower is better)", "insertion": "Insertion area (higher is better)"}
 MARKER = 4  # points
+NUMBER = "0.25"  # whose it is, its place says, or a line: some methods' colours are too faint for small digits
 HEIGHT_OF_LEGEND = 0.16  # inches a line
 
 
@@ -66,6 +67,7 @@ def _ticks(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter("{x:g}" if high < 30 * low else "")
     if high < 30 * low:
         axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5, 7)))
+        axes.tick_params(axis="x", which="both", length=3, pad=3)  # all on one line
 
 
 def _panels(table: pd.DataFrame, width: float, count: int, height: float) -> tuple[Figure, list[Axes]]:
@@ -133,7 +135,7 @@ def _number(figure: Figure, axes: Axes, table: pd.DataFrame, across: str, up: st
             textcoords="offset points",
             arrowprops={"arrowstyle": "-", "lw": 0.4, "color": look[label][0], "shrinkB": 1} if spot.joined else None,
             fontsize=FONT,
-            color=look[label][0],
+            color=NUMBER,
             ha="center",
             va="center",
             path_effects=[withStroke(linewidth=1.2, foreground="white")],
