@@ -189,6 +189,17 @@ def test_the_keyboard(report: Path, open_page: Open) -> None:
     page.keyboard.press("Escape")
     assert not page.locator("#viewer").is_visible()
     assert page.evaluate("document.activeElement.id") == "rows"
+    assert page.get_attribute("#rows", "aria-activedescendant") == "row-0", "one goes on from what was looked at last"
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    for _ in range(10):
+        page.keyboard.press("p")
+    last = page.inner_text("#viewer-title")
+    page.keyboard.press("Escape")
+    assert page.get_attribute("#rows", "aria-activedescendant") == "row-9"
+    assert page.inner_text(".row.chosen .id") == last
+    box = page.locator(".row.chosen").bounding_box()
+    assert box and box["y"] > -1 and box["y"] + box["height"] < DESKTOP[1] + 1, "it is in sight"
     # Everything that can be pressed is reached by Tab.
     page.evaluate("document.activeElement.blur()")
     reached = set()
@@ -230,8 +241,14 @@ def test_best_and_worst(report: Path, open_page: Open) -> None:
             assert len(best) == len(worst) == 4
             assert best == sorted(best, reverse=True) and worst == sorted(worst) and best[-1] >= worst[-1]
     assert column(page, ".extreme > :first-child")[3].startswith("Mask !\nat 224, 12 images"), "a half-finished cell"
+    assert "Below each picture its areas: deletion / insertion." in page.inner_text("#extremes")
     page.locator(".strip button").first.click()
     assert page.locator("#viewer").is_visible()
+    page.wait_for_selector("#curves svg")
+    for kind in ("deletion", "insertion"):
+        name, curve = page.locator(f"#curves text.{kind}"), page.locator(f"#curves .curve.{kind}")
+        colours = name.evaluate("e => getComputedStyle(e).fill"), curve.evaluate("e => getComputedStyle(e).stroke")
+        assert name.text_content() == kind and colours[0] == colours[1], "the curve's own"
 
 
 # What is missing

@@ -80,6 +80,13 @@ def test_it_fits_a_phone(report: Path, open_page: Open, section: str) -> None:
         )
         row = page.locator(".row").first.bounding_box()
         assert row
+        numbers = page.locator(".row").first.locator(".number:not(.resolution)")
+        named = numbers.evaluate_all(
+            "parts => parts.map((part) => [getComputedStyle(part, '::before').content, part.getBoundingClientRect().x])"
+        )
+        assert [name for name, _ in named] == ['"Del. "', '"Ins. "', '"Ins. \N{MINUS SIGN} del. "']
+        assert [at for _, at in named] == sorted(at for _, at in named), "in the order of the table"
+        assert numbers.evaluate_all("parts => parts.every((part) => part.scrollWidth <= part.clientWidth + 1)")
         for i, one in enumerate(boxes):
             assert one["top"] >= row["y"] and one["bottom"] <= row["y"] + row["height"] and one["right"] <= PHONE[0]
             for other in boxes[i + 1 :]:

@@ -91,8 +91,10 @@ def test_intervals_sort_by_their_lower_ends(tables: Path, open_page: Open) -> No
 def test_the_gallery_sorts_by_every_column(report: Path, open_page: Open) -> None:
     page = open_page(report, "images", size=(1360, 6000))  # so that all rows are drawn
     page.fill("[name=query]", "plain0")
-    page.select_option("[name=sort]", label="Difference, ascending")
-    heads = column(page, "#columns button")
+    page.select_option("[name=sort]", label="Ins. \N{MINUS SIGN} del., ascending")
+    heads = page.locator("#columns button").evaluate_all("buttons => buttons.map((button) => button.name)")
+    assert column(page, "#columns button")[-1] == "Ins. \N{MINUS SIGN} del."
+    assert "higher is better" in str(page.get_attribute("#columns button[name=Difference]", "title"))
     shown = {
         "Image": "row.querySelector('.id').textContent",
         "Class": "row.querySelector('.class').textContent.split(' ')[0]",
@@ -108,7 +110,10 @@ def test_the_gallery_sorts_by_every_column(report: Path, open_page: Open) -> Non
         for order in ("ascending", "descending"):
             if name in heads:
                 page.click(f"#columns button[name={name}]")
-                assert page.get_attribute(f"#columns button[name={name}]", "data-order") == order
+                sorts = page.locator("#columns [role=columnheader][aria-sort]").evaluate_all(
+                    "heads => heads.map((head) => [head.firstChild.name, head.getAttribute('aria-sort')])"
+                )
+                assert sorts == [[head, order if head == name else "none"] for head in heads]
             else:
                 page.select_option("[name=sort]", label=f"{name}, {order}")
             texts = page.evaluate(

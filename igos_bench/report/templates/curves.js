@@ -42,6 +42,8 @@ function chart(curves, cell) {
   svg.append(
     drawing("text", { x: across(0.5), y: height - 4, "text-anchor": "middle" }, "share of the map"),
     drawing("text", { x: 2, y: 11 }, "probability"),
+    drawing("text", { class: "deletion", x: width - right - 62, y: 11, "text-anchor": "end" }, "deletion"),
+    drawing("text", { class: "insertion", x: width - right, y: 11, "text-anchor": "end" }, "insertion"),
   );
   const shares = sharesOf(cell);
   curves.forEach((values, i) =>

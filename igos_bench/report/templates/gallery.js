@@ -11,7 +11,7 @@ const COLUMNS = [
   { name: "Resolution", key: (entry) => cellOf(entry).resolution, number: true },
   { name: "Deletion", key: (entry) => entry.deletion, number: true },
   { name: "Insertion", key: (entry) => entry.insertion, number: true },
-  { name: "Difference", key: contrast, number: true },
+  { name: "Difference", head: "Ins. \u2212 del.", title: "Insertion minus deletion: higher is better", key: contrast, number: true },
   { name: "Predicted", key: (entry) => className(entry.target) },
   { name: "Probability", key: (entry) => entry.score, number: true },
 ];
@@ -56,9 +56,9 @@ function list() {
     `${counted(images, "image")}, ${counted(listed.entries.length, "map")}` +
     (listed.entries.length > most ? `; the first ${most.toLocaleString("en")} are here, filter to see the others` : "");
   listed.entries.length = Math.min(listed.entries.length, most);
+  const order = listed.ascending ? "ascending" : "descending";
   for (const button of document.querySelectorAll("#columns button")) {
-    if (button.name === listed.sort) button.dataset.order = listed.ascending ? "ascending" : "descending";
-    else delete button.dataset.order;
+    button.parentElement.setAttribute("aria-sort", button.name === listed.sort ? order : "none");
   }
   filters.sort.value = `${listed.sort} ${listed.ascending ? "up" : "down"}`;
   redraw();
@@ -127,7 +127,7 @@ function makeRow(entry, index) {
     text("number resolution", String(cell.resolution)),
     text("number deletion-text", number(entry.deletion)),
     text("number insertion-text", number(entry.insertion)),
-    text("number", signed(contrast(entry))),
+    text("number contrast", signed(contrast(entry))),
   );
   row.setAttribute("role", "option");
   row.addEventListener("click", () => {
@@ -199,6 +199,12 @@ gallery.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
+// The one looked at last is the one to go on from.
+viewer.addEventListener("close", () => {
+  const index = listed.entries.indexOf(viewed.entry);
+  if (index >= 0 && gallery.checkVisibility()) choose(index);
+});
+
 function sortBy(name, ascending) {
   Object.assign(listed, { sort: name, ascending });
   list();
@@ -224,14 +230,18 @@ function fillFilters() {
 
 function beginGallery() {
   fill(filters.group, report.groups.map((name, index) => [index, name]));
-  const both = COLUMNS.flatMap(({ name }) => [[`${name} up`, `${name}, ascending`], [`${name} down`, `${name}, descending`]]);
+  const both = COLUMNS.flatMap(({ name, head = name }) => [[`${name} up`, `${head}, ascending`], [`${name} down`, `${head}, descending`]]);
   fill(filters.sort, both);
-  const heads = SHOWN.map((name) => {
-    const button = element("button", { type: "button", name, className: COLUMNS.find((c) => c.name === name).number ? "number" : "" }, name);
+  const heads = SHOWN.map((shown) => {
+    const { name, head = name, title = "", number } = COLUMNS.find((column) => column.name === shown);
+    const button = element("button", { type: "button", name, title }, head);
     button.addEventListener("click", () => sortBy(name, listed.sort === name ? !listed.ascending : true));
-    return button;
+    return element("span", { className: number ? "number" : "" }, button);
   });
-  document.getElementById("columns").append(element("span", {}, ""), element("span", {}, "Curves"), ...heads);
+  const row = element("div", {}, element("span", {}, "Map"), element("span", {}, "Curves"), ...heads);
+  row.setAttribute("role", "row");
+  for (const head of row.children) head.setAttribute("role", "columnheader");
+  document.getElementById("columns").append(row);
   fillFilters();
   filters.group.addEventListener("change", () => {
     fillFilters();
