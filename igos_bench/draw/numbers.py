@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-FONT = 5.5
+FONT = 6.0
 """Size of the numbers; this and all lengths here are in typographic points."""
 
 PAD = np.array([3.0, 1.3])  # from a point, whose marker reaches 2 points far, to its number
 NEAR = np.array([(1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1.5), (0, -1.5)])
-ANGLES = np.radians([turn + angle for turn in (0, 90, 180, 270) for angle in (45, 15, 30, 60, 75)])  # as no bar goes
+TURNS = (45, 20, 70, 10, 30, 60, 80)  # degrees, as no bar goes
+ANGLES = np.radians([quarter + turn for quarter in (0, 90, 180, 270) for turn in TURNS])
 FAR = 1.4 * np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
 FARTHEST = 10
 ROOM = 8.0  # more of it makes no number clearer
@@ -62,9 +63,10 @@ def spots(
             if reach == 1:
                 hidden |= _gaps(centres, size, rivals) < 1.5 * _gaps(centres, size, point[None])
             else:  # the line is not to lead over another point or number
-                along = np.linspace(0.05, 1, 20)[:, None, None] * offsets  # (20, k, 2)
+                # 60 places: of fewer, small ones would slip through between two of them.
+                along = np.linspace(0.02, 1, 60)[:, None, None] * offsets  # (60, k, 2)
                 to_points, to_numbers = (
-                    _gaps((point + along).reshape(-1, 2), np.zeros(2), other).reshape(20, -1)
+                    _gaps((point + along).reshape(-1, 2), np.zeros(2), other).reshape(60, -1)
                     for other in (rivals, np.concatenate(written))
                 )
                 hidden |= (to_points < np.hypot(*along.transpose(2, 0, 1)).clip(max=3)).any(axis=0)
