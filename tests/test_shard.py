@@ -25,10 +25,11 @@ from conftest import Command
 from noise import write_noise
 
 from igos_bench import packs
+from igos_bench.config import Device, Precision
 from igos_bench.console import print_summary
 from igos_bench.errors import UserError
 from igos_bench.overrides import compose_config
-from igos_bench.prepare import prepare
+from igos_bench.prepare import choose_device, prepare
 from igos_bench.runner import Outcome, execute
 from igos_bench.shard import Place, Shard, find_place, find_shard, spread, task_threads
 
@@ -260,6 +261,19 @@ def test_auto_is_what_the_launcher_says() -> None:
     ):
         with pytest.raises(UserError, match="^shard=auto"):
             find_place(wrong)
+
+
+def test_each_process_of_eight_has_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no GPU here: what torch says of eight is made up, and nothing else."""
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    places = [find_place({**TORCHRUN, "RANK": str(i), "LOCAL_RANK": str(i), "LOCAL_WORLD_SIZE": "8"}) for i in range(8)]
+    chosen = [choose_device(Device.auto, Precision.fp32, place) for place in places]
+    assert [str(device) for device in chosen] == [f"cuda:{i}" for i in range(8)]
+    assert current == chosen, "and each is the current one of its process"
+    assert choose_device(Device.cpu, Precision.fp32, places[3]) == torch.device("cpu")
 
 
 def test_all_cores_are_used_and_none_twice() -> None:
