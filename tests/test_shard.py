@@ -241,7 +241,8 @@ def test_what_is_no_shard(igos_bench: Command) -> None:
 
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
-SRUN = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+BATCH = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
+SRUN = {**BATCH, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
 
 
 def test_auto_is_what_the_launcher_says() -> None:
@@ -261,6 +262,13 @@ def test_auto_is_what_the_launcher_says() -> None:
     ):
         with pytest.raises(UserError, match="^shard=auto"):
             find_place(wrong)
+
+
+def test_a_batch_script_is_no_task() -> None:
+    """It has the variables of one, and would be a shard whose others nobody computes."""
+    with pytest.raises(UserError, match="^shard=auto: Slurm runs this process.+write `srun igos-bench"):
+        find_place(BATCH)
+    assert str(find_place({**SRUN, "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}).shard) == "2/2", "srun -n2 of 8"
 
 
 def test_each_process_of_eight_has_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
