@@ -68,5 +68,9 @@ def test_its_settings_are_checked() -> None:
         assert config.hydra.launcher.timeout_min == 30
         assert config.hydra.launcher.submitit_folder.startswith(str(Path("r/sweeps").absolute()))
         assert jobs == [["seed=0", "results_dir=r"], ["seed=1", "results_dir=r"]]
+    for word in ("hydra.launcher.tasks_per_node=8", "hydra.launcher.nodes=2"):
+        with pytest.raises(UserError, match=f"{word}: Hydra hears of the first task of a job alone.+shards=N$"):
+            check_overrides([*words, word], sweep=True)
+    check_overrides([*words, "hydra.launcher.tasks_per_node=1"], sweep=True)
     with pytest.raises(UserError, match="partitoin"):
         check_overrides(["hydra/launcher=slurm", "hydra.launcher.partitoin=gpu"], sweep=True)
