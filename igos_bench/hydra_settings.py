@@ -46,7 +46,7 @@ def check_untouched(usual: Mapping[str, Any], found: Mapping[str, Any], said: Se
 
 
 def check_launcher(found: Mapping[str, Any]) -> None:
-    """Raise UserError where it is no installed plugin of Hydra's, or has objects to make or several tasks in its settings."""
+    """Raise UserError where it is no installed plugin of Hydra's, or its settings make objects or several tasks."""
     for key, value in leaves(found["launcher"]):
         plugin = key == "_target_" and str(value).startswith(PLUGINS)
         if key.rpartition(".")[2].startswith("_") and key.endswith("_") and not plugin:
