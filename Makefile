@@ -25,6 +25,7 @@ test-gpu: $(DEV) ## the tests that need a CUDA device
 
 # The packages are Debian's; what start brought up is stopped by its numbers, however the tests end.
 test-slurm: $(DEV) ## the tests on a real Slurm, which is started here: as root
+	@[ "$$(id -u)" = 0 ] || { echo "make test-slurm needs root, for munged and slurmd: sudo make test-slurm" >&2; exit 1; }
 	@PATH="$$PATH:/usr/sbin"; command -v sbatch >/dev/null && command -v munged >/dev/null || { apt-get -qq update && \
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends slurm-wlm munge >/dev/null; }
 	@folder=$$(mktemp -d); trap 'scripts/local_slurm.sh stop $$folder; rm -rf $$folder' EXIT; trap 'exit 130' INT TERM; \

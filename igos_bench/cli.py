@@ -24,6 +24,7 @@ files (method/, model/, data/, protocol/).
 
 Exit codes: 0 done, 1 a job of a sweep broke, 2 a mistake in what was asked, 3 some images failed, 4 results cannot be
 written, 130 interrupted (Ctrl-C), 143 told to end (SIGTERM); after 3, 4, 130 and 143 the same command goes on.
+Under torchrun with shard=auto failed images end with 0 too: any other code makes it start all processes again.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def _run(command: str, words: list[str]) -> int:
             ) from error
     code = jobs.end()
     if "shard=auto" in asked.overrides:
-        end_after_the_others(code)
+        code = end_after_the_others(code, jobs.failed)
     return code
 
 

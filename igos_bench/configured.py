@@ -34,6 +34,19 @@ def configured_method(config: RunConfig) -> Method:
     return method
 
 
+def available_method(config: RunConfig) -> Method:
+    """As `configured_method`, and check the resolution also where `conf/` says what the model has, without loading it.
+
+    Raises:
+        UserError: As there.
+        UnavailableError: The method has no such resolution, as far as `conf/` says without looking at the network.
+    """
+    method = configured_method(config)
+    if method.resolutions == "from the model" and (known := tuple(config.model.layers.get(method.name, ()))):
+        check_resolution(method.name, config.model.name, config.resolution, known)
+    return method
+
+
 def check_resolution(method: str, model: str, resolution: int, choices: Sequence[int]) -> None:
     """Raise UnavailableError where the method does not produce the resolution on this model."""
     if resolution not in choices:

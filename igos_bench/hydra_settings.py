@@ -46,13 +46,19 @@ def check_untouched(usual: Mapping[str, Any], found: Mapping[str, Any], said: Se
 
 
 def check_launcher(found: Mapping[str, Any]) -> None:
-    """Raise UserError where a launcher is no installed plugin of Hydra's, or has objects to make among its settings."""
+    """Raise UserError where it is no installed plugin of Hydra's, or its settings make objects or several tasks."""
     for key, value in leaves(found["launcher"]):
         plugin = key == "_target_" and str(value).startswith(PLUGINS)
         if key.rpartition(".")[2].startswith("_") and key.endswith("_") and not plugin:
             raise UserError(
                 f"hydra.launcher.{key}={value}: a launcher is a plugin of Hydra's with plain settings; install its "
                 "package and choose it with hydra/launcher=NAME"
+            )
+    for key in ("tasks_per_node", "nodes"):
+        if str(value := found["launcher"].get(key, 1)) != "1":
+            raise UserError(
+                f"hydra.launcher.{key}={value}: Hydra hears of the first task of a job alone, so that failures of the "
+                "others would be lost; leave it at 1, and spread a cell with shards=N"
             )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from .config import RunConfig
+from .configured import available_method
 from .errors import IncompleteError, UnavailableError, UserError, say, tell
 from .overrides import typed
 
@@ -59,6 +60,17 @@ class Jobs:
             tell(f"{name} broke: {error!r}; {where}")
             self._fail(name, f"it broke with {type(error).__name__}; {where}", 1)
 
+    def available(self, configs: Sequence[Any]) -> list[bool]:
+        """Which cells there are, as far as `conf/` says; of the others each is told once, however many shards it has.
+
+        What else is wrong with one, its job will say.
+        """
+        reasons = [_why_unavailable(config) for config in configs]
+        for reason in dict.fromkeys(filter(None, reasons)):
+            tell(f"not available: {reason}")
+        self.unavailable += sum(map(bool, reasons))
+        return [not reason for reason in reasons]
+
     def add(self, other: Jobs) -> None:
         """What became of jobs elsewhere."""
         self.done += other.done
@@ -100,6 +112,18 @@ class Jobs:
 
     def _fail(self, name: str, reason: str, code: int) -> None:
         self.failed.setdefault((reason, code), []).append(name)
+
+
+def _why_unavailable(config: Any) -> str:
+    try:
+        checked = typed(config)
+        if checked.maps is None and checked.name is None:
+            available_method(checked)
+    except UnavailableError as error:
+        return str(error)
+    except UserError:
+        pass
+    return ""
 
 
 def _name(config: RunConfig) -> str:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import compress
 from types import FrameType
 from typing import Any
 
@@ -83,13 +84,21 @@ def check_launcher_is_there(launcher: str, *, sweep: bool) -> None:
 
 
 def launch(launcher: str, words: Sequence[str], config_dir: str | None, job: Job, jobs: Jobs) -> None:
-    """Give all jobs to the launcher, wait for every one, and note in `jobs` what became of each; raises UserError."""
+    """Give all jobs to the launcher, wait for every one, and note in `jobs` what became of each; raises UserError.
+
+    What is known not to be available is not given to it: a job would wait for its GPU only to say so.
+    """
     if launcher in ("slurm", "submitit_slurm") and not shutil.which("sbatch"):
         raise UserError(
             f"hydra/launcher={launcher}: there is no sbatch here; start it on a machine of the cluster that has it"
         )
     configs = list(compose_jobs(words, config_dir, sweep=True))
+    there = jobs.available(configs)
+    configs = list(compress(configs, there))
+    if not configs:
+        return
     with composed_sweep(words, config_dir) as (config, split), _all_are_waited_for():
+        split = list(compress(split, there))
         context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks())
         try:
             chosen = Plugins.instance().instantiate_launcher(context, job, config)

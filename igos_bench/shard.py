@@ -97,13 +97,19 @@ def find_place(environment: Mapping[str, str]) -> Place:
     if "RANK" in environment or "WORLD_SIZE" in environment:
         rank, size, local, beside = _numbers(environment, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         return Place(_shard(rank, size, "RANK and WORLD_SIZE"), "torchrun", local, max(beside, local + 1))
-    if "SLURM_PROCID" in environment and "SLURM_NTASKS" in environment:
-        rank, size, local = _numbers(environment, "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-        return Place(_shard(rank, size, "SLURM_PROCID and SLURM_NTASKS"), "srun", local, None)
+    # A batch script has SLURM_PROCID=0 and the job's SLURM_NTASKS as well, and is one process: only srun makes a step.
+    if "SLURM_STEP_ID" in environment and "SLURM_STEP_NUM_TASKS" in environment:
+        rank, size, local = _numbers(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+        return Place(_shard(rank, size, "SLURM_PROCID and SLURM_STEP_NUM_TASKS"), "srun", local, None)
+    if "SLURM_PROCID" in environment:
+        raise UserError(
+            "shard=auto: Slurm runs this process, and not as a task of srun's: a batch script is one process, whatever "
+            "its --ntasks; write `srun igos-bench ... shard=auto` in it, or shard=i/n"
+        )
     raise UserError(
-        "shard=auto asks torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or srun (SLURM_PROCID, SLURM_NTASKS) which shard this "
-        "process is, and neither has started it: start it with one of them, as in `torchrun --nproc-per-node=8 -m "
-        "igos_bench ... shard=auto`, or write shard=i/n"
+        "shard=auto asks torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or srun (SLURM_PROCID, SLURM_STEP_NUM_TASKS) which "
+        "shard this process is, and neither has started it: start it with one of them, as in `torchrun "
+        "--nproc-per-node=8 -m igos_bench ... shard=auto`, or write shard=i/n"
     )
 
 

@@ -13,6 +13,8 @@ passes       an image: forward passes alone, and forward passes with a backward 
 efficiency   passes that the peer's result needs, at the ceiling's rates, / our wall time: what we run beyond them, and
              whatever is no pass, counts against us. For methods that go to the input, as the ceiling does.
 
+On the CPU, also where there is a GPU: the peers' arrays are numpy's, and single calls are not synchronised.
+
 Written: OUT/bench.csv with the machine, versions, date and commit in its last columns, and OUT/bench.png. `quick=true`
 runs less of everything, in three minutes instead of twenty on two cores, and writes bench_quick.csv and .png.
 """

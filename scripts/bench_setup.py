@@ -69,7 +69,7 @@ QUICK = {
 def start(network: str, precision: Precision, setting: Setting, folder: Path) -> Run:
     """The network and the first images of the sample; VGG19 with random weights, which are put into `folder`."""
     limit = max(setting.images, setting.together, setting.batch)
-    words = [f"model={network}", f"precision={precision.value}", f"data.limit={limit}"]
+    words = [f"model={network}", f"precision={precision.value}", f"data.limit={limit}", "device=cpu"]
     if network == "vgg19":
         weights = folder / "vgg19.pt"
         if not weights.exists():

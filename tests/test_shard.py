@@ -25,10 +25,11 @@ from conftest import Command
 from noise import write_noise
 
 from igos_bench import packs
+from igos_bench.config import Device, Precision
 from igos_bench.console import print_summary
 from igos_bench.errors import UserError
 from igos_bench.overrides import compose_config
-from igos_bench.prepare import prepare
+from igos_bench.prepare import choose_device, prepare
 from igos_bench.runner import Outcome, execute
 from igos_bench.shard import Place, Shard, find_place, find_shard, spread, task_threads
 
@@ -240,7 +241,8 @@ def test_what_is_no_shard(igos_bench: Command) -> None:
 
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
-SRUN = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+BATCH = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
+SRUN = {**BATCH, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
 
 
 def test_auto_is_what_the_launcher_says() -> None:
@@ -260,6 +262,26 @@ def test_auto_is_what_the_launcher_says() -> None:
     ):
         with pytest.raises(UserError, match="^shard=auto"):
             find_place(wrong)
+
+
+def test_a_batch_script_is_no_task() -> None:
+    """It has the variables of one, and would be a shard whose others nobody computes."""
+    with pytest.raises(UserError, match="^shard=auto: Slurm runs this process.+write `srun igos-bench"):
+        find_place(BATCH)
+    assert str(find_place({**SRUN, "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}).shard) == "2/2", "srun -n2 of 8"
+
+
+def test_each_process_of_eight_has_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no GPU here: what torch says of eight is made up, and nothing else."""
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    places = [find_place({**TORCHRUN, "RANK": str(i), "LOCAL_RANK": str(i), "LOCAL_WORLD_SIZE": "8"}) for i in range(8)]
+    chosen = [choose_device(Device.auto, Precision.fp32, place) for place in places]
+    assert [str(device) for device in chosen] == [f"cuda:{i}" for i in range(8)]
+    assert current == chosen, "and each is the current one of its process"
+    assert choose_device(Device.cpu, Precision.fp32, places[3]) == torch.device("cpu")
 
 
 def test_all_cores_are_used_and_none_twice() -> None:
@@ -344,12 +366,15 @@ def test_a_killed_process_is_started_again(words: list[str], whole: dict[str, by
 
 @pytest.mark.long
 def test_a_failed_image_does_not_stop_the_other_process(words: list[str], tmp_path: Path) -> None:
-    """torchrun stops all processes as soon as one ends with an error: so that one ends last."""
+    """torchrun stops all processes as soon as one ends with an error, and starts all of them again."""
     images = prepare(compose_config(words)).images
     for image in images[1::2]:  # all of one shard's, so that it has done its part at once
         (tmp_path / "images" / image.image_id).write_bytes(b"no image")
-    output, _ = (agent := torchrun([*words, "protocol.n_steps=100"], tmp_path)).communicate(timeout=240)
-    assert agent.returncode == 1 and "exitcode  : 3" in output, output
-    assert "SIGTERM" not in output, output
+    agent = torchrun([*words, "protocol.n_steps=100"], tmp_path, "--max-restarts=1")
+    output, _ = agent.communicate(timeout=240)
+    assert agent.returncode == 0 and "SIGTERM" not in output, output
+    assert [output.count(f"shard={i}/2") for i in (1, 2)] == [1, 1], f"each is started once: {output}"
+    (line,) = [line for line in output.splitlines() if "it ends with 0" in line]
+    assert "some of its images failed" in line
     (described,) = (json.loads(path.read_text()) for path in (tmp_path / "out").glob("runs/*/*/*/*/*/run.json"))
     assert described["done"] == len(images[::2])
