@@ -225,6 +225,13 @@ def test_missing_maps_and_curves_are_said(folder: Path) -> None:
     assert len(data_of(page)["cells"][1]["deletion"]) == 8, "the numbers are all there"
 
 
+def test_a_cell_without_any_curves_has_the_steps_of_its_protocol(folder: Path) -> None:
+    before = data_of(write_report(folder)[0])["cells"][1]["hits"]
+    for path in folder.glob("runs/*/*/mask/28/*/paper-*/curves/*.npz"):
+        path.unlink()
+    assert data_of(write_report(folder)[0])["cells"][1]["hits"] == before and len(before) == 201
+
+
 def test_a_photograph_that_has_moved_is_said(folder: Path) -> None:
     (folder.parent / "images" / "3" / "plain0.png").rename(folder.parent / "elsewhere.png")
     page, missing = write_report(folder)
