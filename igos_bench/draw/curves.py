@@ -71,7 +71,7 @@ def _legend(lines: Axes, scale: Axes) -> None:
         fontsize=6,
     )
     scale.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=COLOURS)
-    scale.set_xticks([0, 255], ["median", "most"], fontsize=6)
+    scale.set_xticks([0, 255], ["median", "top 1 %"], fontsize=6)
     scale.set_yticks([])
     scale.spines[:].set_visible(False)
     scale.tick_params(length=0, pad=2)

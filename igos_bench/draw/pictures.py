@@ -40,11 +40,12 @@ def pixels(image: Tensor) -> np.ndarray:
 def heatmap(one: Explained) -> np.ndarray | None:
     """The heat over the photograph in grey, (224, 224, 3) in [0, 1], or alone where that is missing; None without heat.
 
-    Colours go from the map's median to its largest value, for signed maps too, and cover the more the hotter they are.
+    Colours go from the map's median to its hottest hundredth, for signed maps too; the hotter, the more they cover.
     """
     if one.heat is None:
         return None
-    median, most = np.median(one.heat), one.heat.max()
+    # Fine maps have a few pixels far above all others: with colours up to these, nothing else would show.
+    median, most = np.quantile(one.heat, (0.5, 0.99))
     shown = ((one.heat - median) / max(most - median, 1e-30)).clip(0, 1).astype(np.float32)
     heat = upsample(torch.from_numpy(shown)[None, None], INPUT_SIZE)[0, 0].numpy()[..., None]
     colours = np.asarray(COLOURS(heat[..., 0]))[..., :3]
