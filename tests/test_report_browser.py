@@ -185,18 +185,19 @@ def test_the_keyboard(report: Path, open_page: Open) -> None:
     page.focus("#step")
     before = page.inner_text("#share")
     page.keyboard.press("ArrowRight")
-    assert page.inner_text("#share") != before
+    page.wait_for_function("before => document.getElementById('share').innerText !== before", arg=before)
     page.keyboard.press("Escape")
-    assert not page.locator("#viewer").is_visible()
-    assert page.evaluate("document.activeElement.id") == "rows"
-    assert page.get_attribute("#rows", "aria-activedescendant") == "row-0", "one goes on from what was looked at last"
+    page.locator("#viewer").wait_for(state="hidden")
+    page.wait_for_function("document.activeElement.id === 'rows'")
+    # One goes on from what was looked at last.
+    page.locator("#rows[aria-activedescendant=row-0]").wait_for(state="attached")
     page.keyboard.press("End")
     page.keyboard.press("Enter")
     for _ in range(10):
         page.keyboard.press("p")
     last = page.inner_text("#viewer-title")
     page.keyboard.press("Escape")
-    assert page.get_attribute("#rows", "aria-activedescendant") == "row-9"
+    page.locator("#rows[aria-activedescendant=row-9]").wait_for(state="attached")
     assert page.inner_text(".row.chosen .id") == last
     box = page.locator(".row.chosen").bounding_box()
     assert box and box["y"] > -1 and box["y"] + box["height"] < DESKTOP[1] + 1, "it is in sight"
