@@ -41,6 +41,8 @@ class UnavailableError(UserError):
 class IncompleteError(Exception):
     """A run ended, and some of its images failed; the message says where their rows are."""
 
+    code = 3
+
 
 class ImageError(Exception):
     """One image that cannot be read, explained or scored; it becomes a row with this reason and the run goes on."""

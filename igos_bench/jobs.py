@@ -52,7 +52,7 @@ class Jobs:
         except UserError as error:
             self._complain(name, error)
         except IncompleteError as error:
-            self._fail(name, str(error), 3)
+            self._fail(name, str(error), error.code)
         except Exception as error:
             if not self.sweep:
                 raise
@@ -89,7 +89,7 @@ class Jobs:
     def leave_reasons(self, results_dir: str) -> None:
         """Write why jobs failed where no row and no traceback says so: `status` sees no one's terminal."""
         for (reason, code), names in self.failed.items():
-            for name in names if code not in (1, 3) else ():
+            for name in names if code not in (1, IncompleteError.code) else ():
                 _write_log(results_dir, name, f"{reason}\n")
 
     def end(self) -> int:

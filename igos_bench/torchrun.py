@@ -7,9 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from .errors import tell
-
-IMAGES_FAILED = 3
+from .errors import IncompleteError, tell
 
 PAUSE = 0.5
 """Seconds between two looks at who has ended."""
@@ -32,10 +30,11 @@ def end_after_the_others(code: int, failed: Mapping[tuple[str, int], Sequence[st
         return code
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    if code == IMAGES_FAILED:
-        for reason, names in ((reason, names) for (reason, why), names in failed.items() if why == IMAGES_FAILED):
-            tell(f"{', '.join(names)}: {reason}; it ends with 0, as torchrun would start all processes again")
-        code = max((other for _, other in failed if other != IMAGES_FAILED), default=0)
+    if code == IncompleteError.code:
+        for (reason, why), names in failed.items():
+            if why == IncompleteError.code:
+                tell(f"{', '.join(names)}: {reason}; it ends with 0, as torchrun would start all processes again")
+        code = max((other for _, other in failed if other != IncompleteError.code), default=0)
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=30))
     key = f"igos-bench/ended/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"

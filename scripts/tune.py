@@ -53,10 +53,11 @@ def main() -> int:
     """Score the grid, then choose."""
     own = [word for word in sys.argv[1:] if word.partition("=")[0] in ("factors", "out")]
     try:
-        try:
-            options = read_options(Options, own)
-        except UserError as error:
-            raise UserError(f"{error} Write factors=[0.1,1,10] and out=FOLDER") from None
+        options = read_options(Options, own)
+    except UserError as error:
+        print(f"tune: {error} Write factors=[0.1,1,10] and out=FOLDER", file=sys.stderr)
+        return 2
+    try:
         run = prepare(compose_config([word for word in sys.argv[1:] if word not in own]))
         if not hasattr(run.method, "lambdas"):
             raise UserError(f"method={run.method.name} has no (l1, l2) to tune; choices: igos, mask")
