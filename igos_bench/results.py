@@ -154,6 +154,10 @@ class RunDirectory:
     def commit(self, chunk: int, curves: Mapping[str, np.ndarray], rows: list[Row], lease: Lease | None = None) -> None:
         """Commit a chunk: its curves, and then its rows, which make it done."""
         write_under(lease, self.curves.loose(chunk), npz(curves), flush=False)
+        self.commit_rows(chunk, rows, lease)
+
+    def commit_rows(self, chunk: int, rows: list[Row], lease: Lease | None = None) -> None:
+        """Replace the rows of a chunk, whose maps and curves stay as they are."""
         write_under(lease, self.records.loose(chunk), csv_bytes(rows))
 
     def look_anew(self) -> None:

@@ -11,14 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
-from .batch import explain_and_score
-from .clock import peak_memory_mb
+from .chunk import Decoded, compute, failed_again
 from .config import plain
 from .data import ImageSource
-from .errors import ImageError, UserError
+from .errors import UserError
 from .evaluate import Evaluator
 from .formats import Row, by_id
 from .lease import Lease, LeaseLostError, Leases
@@ -27,8 +23,6 @@ from .provenance import continued, describe, now
 from .results import RunDirectory
 from .rows import failed_rows
 from .share import Report, Share, Tell
-
-Decoded = tuple[ImageSource, Tensor | ImageError]
 
 
 @dataclass
@@ -98,7 +92,7 @@ def execute(
             while share.missing:
                 for lease, decoded, seconds in _decoded(run, share):
                     try:
-                        share.done(lease, _chunk(run, evaluate, lease, decoded, seconds, explain=explain))
+                        share.done(lease, _rows_of(run, evaluate, share, lease, decoded, seconds, explain=explain))
                     except LeaseLostError:
                         share.lost(lease)
                 if share.missing:
@@ -128,7 +122,7 @@ def execute(
 
 
 def _decoded(run: Run, share: Share) -> Iterator[tuple[Lease, list[Decoded], float]]:
-    """The chunks that this process gets, each with its images and the seconds that they were waited for.
+    """The chunks that this process gets, each with its images to try and the seconds that they were waited for.
 
     The next chunk is claimed and decoded while one is computed.
     """
@@ -138,79 +132,23 @@ def _decoded(run: Run, share: Share) -> Iterator[tuple[Lease, list[Decoded], flo
         first = next(decoded, None)
         if first is None:
             return
-        lease = share.claimed.popleft()
-        others = islice(decoded, len(share.chunks[int(lease.name)]) - 1)
+        lease, tried = share.claimed.popleft()
+        others = islice(decoded, len(tried) - 1)
         yield lease, [first, *others], time.perf_counter() - started
 
 
-def _chunk(
-    run: Run,
-    evaluate: Evaluator,
-    lease: Lease,
-    decoded: Sequence[Decoded],
-    decode_seconds: float,
-    *,
-    explain: bool,
+def _rows_of(
+    run: Run, evaluate: Evaluator, share: Share, lease: Lease, decoded: list[Decoded], seconds: float, *, explain: bool
 ) -> list[Row]:
-    """Compute and commit one chunk, of which these are the images; raises LeaseLostError."""
-    lease.check()
-    index = int(lease.name)
-    rows: dict[str, Row] = {}
-    good: list[tuple[ImageSource, Tensor]] = []
-    for source, image in decoded:
-        rows[source.image_id] = {"image_id": source.image_id, "label": source.label, "status": "failed"}
-        if isinstance(image, ImageError):
-            rows[source.image_id]["error"] = str(image)
-        else:
-            good.append((source, image))
-    evaluate.notes.clear()
-    ids = [source.image_id for source, _ in good]
-    before = run.directory.read_maps(index)
-    stored = run.maps.read(ids) if run.maps else before
-    # Maps that rows of another protocol rest on are scored, not made again.
-    if explain and not (stored and set(ids) <= set(stored["image_id"]) and run.directory.is_scored_elsewhere(index)):
-        stored = None
-    if stored is not None:
-        there = by_id(stored, "saliency_map")
-        for source, _ in good:
-            if source.image_id not in there:
-                rows[source.image_id]["error"] = "has no stored map: explaining it failed"
-        good = [one for one in good if one[0].image_id in there]
-    results = {result["image_id"]: result for result in explain_and_score(run, evaluate, good, rows, stored)}
-    done = [row for row in rows.values() if row["status"] == "ok"]
-    count = max(1, len(done))
-    # What was done once is kept where it cannot be done again, or is not asked for this time: a smaller `data.limit`.
-    for image_id, once in run.directory.read_results(index).items():
-        if image_id not in results:
-            results[image_id], rows[image_id] = once, once["row"]
-    if stored is None or run.maps:
-        maps = {image_id: results[image_id]["map"] for image_id in rows if image_id in results}
-        # A map whose image failed this time stays, behind the others.
-        maps |= {image_id: one for image_id, one in by_id(before, "saliency_map").items() if image_id not in maps}
-        names = np.array(list(maps), dtype=np.str_)
-        saliency_maps = np.array(list(maps.values()), dtype=np.float32)
-        run.directory.write_maps(index, {"image_id": names, "saliency_map": saliency_maps}, lease)
-    ordered = [results[image_id] for image_id in rows if image_id in results]
-    curves = {key: np.array([one[key] for one in ordered], dtype=np.float32) for key in ("deletion", "insertion")}
-    names = np.array([one["image_id"] for one in ordered], dtype=np.str_)
-    hits = ordered[0]["hits"] if ordered else np.zeros(0, dtype=np.int64)
-    run.directory.commit(index, {"image_id": names, "hits": hits, **curves}, list(rows.values()), lease)
-    run.directory.log_timing(
-        index,
-        {
-            "chunk": index,
-            "images": len(decoded),
-            "decode_seconds": decode_seconds,
-            "explain_seconds": sum(row["explain_seconds"] or 0.0 for row in done),
-            "score_seconds": sum(row["score_seconds"] for row in done),
-            "forwards": sum(row["forwards"] or 0.0 for row in done) / count,
-            "backwards": sum(row["backwards"] or 0.0 for row in done) / count,
-            "peak_memory_mb": peak_memory_mb(run.device),
-            "notes": "; ".join(f"{count} {what}" for what, count in evaluate.notes.items()),
-        },
-        lease,
-    )
-    return list(rows.values())
+    """Compute a chunk, whole unless only images that failed are tried again, and do so again; raises LeaseLostError."""
+    chunk = share.chunks[int(lease.name)]
+    if len(decoded) < len(chunk):
+        if rows := failed_again(run, evaluate, lease, decoded, explain=explain):
+            return rows
+        started = time.perf_counter()
+        decoded = list(run.decode(chunk, ahead=len(chunk)))
+        seconds += time.perf_counter() - started
+    return compute(run, evaluate, lease, decoded, seconds, explain=explain)
 
 
 def _has_maps(directory: RunDirectory, index: int, chunk: Sequence[ImageSource]) -> bool:

@@ -13,7 +13,7 @@ from .lease import Lease, Leases
 from .packing import loose_ranges, pack_range
 from .packs import Stamp, range_of
 from .results import RunDirectory
-from .rows import Rows, plain_ids
+from .rows import Rows, failed_rows, plain_ids
 from .shard import Shard
 
 Report = Callable[[int, Sequence[Row]], None]
@@ -30,7 +30,7 @@ class Share:
             were packed before, and all are ok.
         missing: Those that were not done when it last looked. A chunk with an image that failed counts as missing at
             first, so that a run tries again, and as done where another process has committed it since.
-        claimed: Leases on chunks, in the order in which `images` has begun to yield their images.
+        claimed: Leases on chunks, each with the images that `images` yields of it, in the order in which it does.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Share:
         self.chunks = chunks
         self.report = report
         self.tell = tell
-        self.claimed: deque[Lease] = deque()
+        self.claimed: deque[tuple[Lease, Sequence[ImageSource]]] = deque()
         self.mine = range(shard.index, len(chunks), shard.count)
         self.rows: dict[int, list[Row] | bytes] = {i: [] for i in self.mine}
         self._before: dict[int, Stamp] = {}
@@ -60,7 +60,7 @@ class Share:
         self._waits_for: set[str] = set()
 
     def images(self) -> Iterator[ImageSource]:
-        """Pass once over the missing chunks, and yield the images of those that could be had, claimed one by one."""
+        """Pass once over the missing chunks, and yield what to try of those that could be had, claimed one by one."""
         for chunk in list(self.missing):
             if self._is_done_elsewhere(chunk):
                 continue
@@ -73,8 +73,9 @@ class Share:
             if self._is_done_elsewhere(chunk):
                 self.leases.release(lease)
                 continue
-            self.claimed.append(lease)
-            yield from self.chunks[chunk]
+            images = self._to_try(chunk)
+            self.claimed.append((lease, images))
+            yield from images
 
     def done(self, lease: Lease, rows: list[Row]) -> None:
         """A chunk has been committed here."""
@@ -152,6 +153,13 @@ class Share:
     def _is_packed(self) -> bool:
         """Whether the run has so many chunks that they are packed; a small one is easier to look into as it is."""
         return len(self.chunks) >= len(range_of(0))
+
+    def _to_try(self, chunk: int) -> Sequence[ImageSource]:
+        """The images of a chunk that failed, where all others have rows; else all."""
+        if not self._has(chunk, ("ok", "failed")):
+            return self.chunks[chunk]
+        failed = {row["image_id"] for row in failed_rows(self.gathered([chunk]))}
+        return [image for image in self.chunks[chunk] if image.image_id in failed]
 
     def _is_done_elsewhere(self, chunk: int) -> bool:
         if self.directory.stamp(chunk) == self._before.get(chunk):
