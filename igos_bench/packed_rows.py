@@ -8,7 +8,7 @@ in, and what they come to
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -36,10 +36,15 @@ class RowFiles(ChunkFiles):
         packed = self.packed(chunk).get(chunk)
         return tuple(packed["stamp"]) if packed else None
 
-    def files(self) -> Iterator[tuple[int, list[tuple[int, File]]]]:
-        """Range after range, its first chunk and the files of its chunks in their order; a damaged archive has none."""
-        for first, loose, is_archive in self._ranges():
-            yield first, sorted({**(self._unpacked(first) if is_archive else {}), **loose}.items())
+    def files(self, wanted: Iterable[int] | None = None) -> Iterator[tuple[int, list[tuple[int, File]]]]:
+        """Range after range, its first chunk and the files of its chunks in their order; a damaged archive has none.
+
+        Of `wanted` chunks alone, where it is given: no loose file of others is opened, and no archive without any.
+        """
+        chosen = None if wanted is None else frozenset(wanted)
+        for first, loose, is_archive in self._ranges(chosen):
+            packed = self._unpacked(first) if is_archive else {}
+            yield first, [(i, f) for i, f in sorted({**packed, **loose}.items()) if chosen is None or i in chosen]
 
     def summaries(self) -> Iterator[Mapping[str, Any]]:
         """The `summary` of every chunk; no archive's rows are read."""
@@ -53,9 +58,12 @@ class RowFiles(ChunkFiles):
         paths = [*map(self.loose, sorted(loose)), *map(self.archive, sorted(archives))]
         return [(path.name, file_stamp(path)) for path in paths]
 
-    def _ranges(self) -> Iterator[tuple[int, dict[int, File], bool]]:
-        """Range after range, its first chunk, its loose files, and whether it has an archive too."""
+    def _ranges(self, wanted: frozenset[int] | None = None) -> Iterator[tuple[int, dict[int, File], bool]]:
+        """Range after range, its first chunk, its loose files, and whether it has an archive too; see `files`."""
         chunks, archives = self.listed()
+        if wanted is not None:
+            chunks &= wanted
+            archives &= {range_of(chunk)[0] for chunk in wanted}
         ranges: dict[int, list[int]] = {first: [] for first in archives}
         for chunk in sorted(chunks):
             ranges.setdefault(range_of(chunk)[0], []).append(chunk)

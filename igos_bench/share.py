@@ -52,9 +52,8 @@ class Share:
         self.mine = range(shard.index, len(chunks), shard.count)
         self.rows: dict[int, list[Row] | bytes] = {i: [] for i in self.mine}
         self._before: dict[int, Stamp] = {}
-        for chunk, stamp, rows in directory.scan():
-            if chunk in self.mine:
-                self._before[chunk], self.rows[chunk] = stamp, self._of_chunk(chunk, rows)
+        for chunk, stamp, rows in directory.scan(self.mine):
+            self._before[chunk], self.rows[chunk] = stamp, self._of_chunk(chunk, rows)
         self.missing = [i for i in self.mine if not self._has(i, ("ok",))]
         self._left = Counter(range_of(chunk)[0] for chunk in self.missing)
         self._waits_for: set[str] = set()
@@ -113,9 +112,8 @@ class Share:
         if not set(others) <= set(self.directory.records.chunks()):  # before any is read
             return False
         self.rows |= {i: [] for i in others}
-        for chunk, _, rows in self.directory.scan():
-            if chunk in self.rows and chunk not in self.mine:
-                self.rows[chunk] = self._of_chunk(chunk, rows)
+        for chunk, _, rows in self.directory.scan(others):
+            self.rows[chunk] = self._of_chunk(chunk, rows)
         return all(self._has(i, ("ok", "failed")) for i in others)
 
     def gathered(self, chunks: Iterable[int]) -> Sequence[Row]:

@@ -1,4 +1,4 @@
-"""A chunk in which an image failed, started again: that image alone is tried, and all others only where it is mended."""
+"""A chunk in which an image failed, started again: that image alone is tried, and others only where it is mended."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -138,6 +139,24 @@ def test_packed_is_what_loose_was(directory: RunDirectory) -> None:
     expected = {f"{kind}/{name}.zip" for kind in kinds for name in ranges}
     assert left == expected | {"timing.csv", "paper-0123/records.csv"}
     assert not list((directory.path / "leases").iterdir())
+
+
+@pytest.mark.parametrize("firsts", [(), (0,), (0, 3, 6)])
+def test_a_scan_of_some_chunks_opens_nothing_else(directory: RunDirectory, firsts: tuple[int, ...]) -> None:
+    for first in firsts:
+        pack(directory, first)
+    whole = {chunk: (stamp, rows_as_objects(rows)) for chunk, stamp, rows in directory.scan()}
+    for wanted in ([0, 2], [1, 4], [6], []):
+        found = {chunk: (stamp, rows_as_objects(rows)) for chunk, stamp, rows in directory.scan(wanted)}
+        assert found == {chunk: whole[chunk] for chunk in wanted}
+    wanted = [0, 2]
+    for files in (directory.records, directory.maps, directory.curves):
+        for path in files.folder.iterdir():
+            if path not in {files.place(chunk) for chunk in wanted}:
+                path.write_bytes(b"damaged")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [chunk for chunk, _, _ in directory.scan(wanted)] == wanted
 
 
 def test_packed_twice_is_packed_once(directory: RunDirectory) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -101,6 +102,20 @@ def test_n_may_change_and_no_row_is_lost_or_doubled(
     assert files(tmp_path / "out") == whole
     nothing = run([*words, "shard=9/9"])
     assert (nothing.rows, len(nothing.whole or ())) == ([], IMAGES), "a shard may have no chunk of its own"
+
+
+def test_a_shard_that_starts_opens_no_chunk_of_others(words: list[str], tmp_path: Path) -> None:
+    words = [*words, f"results_dir={tmp_path / 'out'}"]
+    for i in (1, 2):
+        run([*words, f"shard={i}/3"])
+    directory = prepare(compose_config(words)).directory
+    for files in (directory.maps, directory.curves, directory.records):
+        files.loose(4).write_bytes(b"damaged")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run([*words, "shard=1/3"]).resumed == 3
+    with pytest.warns(UserWarning, match="missing or damaged: chunk 4 is"):
+        assert run([*words, "shard=2/3"]).resumed == 1
 
 
 def test_a_failed_image_is_its_shards(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
