@@ -24,7 +24,7 @@ files (method/, model/, data/, protocol/).
 
 Exit codes: 0 done, 1 a job of a sweep broke, 2 a mistake in what was asked, 3 some images failed, 4 results cannot be
 written, 130 interrupted (Ctrl-C), 143 told to end (SIGTERM); after 3, 4, 130 and 143 the same command goes on.
-Under torchrun with shard=auto failed images end with 0 too: any other code makes it start all processes again.
+Under torchrun failed images end with 0 too: any other code makes it start all processes again.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _run(command: str, words: list[str]) -> int:
     from .jobs import Jobs
     from .launch import Job, check_launcher_is_there, launch, launcher_of
     from .overrides import CONF, check_overrides
-    from .shard import spread
+    from .shard import is_one_of_torchruns, spread
     from .torchrun import end_after_the_others
 
     parser = _Parser(add_help=False, allow_abbrev=False)
@@ -111,7 +111,9 @@ def _run(command: str, words: list[str]) -> int:
     check_launcher_is_there(launcher, sweep=asked.multirun)
     check_overrides(asked.overrides, asked.config_dir, sweep=asked.multirun)
     _check_maps(command, asked.overrides)
-    in_shards = any(word.startswith("shard=") and word != "shard=null" for word in asked.overrides)
+    in_shards = is_one_of_torchruns(os.environ) or any(
+        word.startswith("shard=") and word != "shard=null" for word in asked.overrides
+    )
     jobs = Jobs(sweep=asked.multirun, what="shards of cells" if in_shards else "cells")
     if command == "plan":
         return _plan(asked, jobs)
@@ -149,10 +151,7 @@ def _run(command: str, words: list[str]) -> int:
                 f"cannot write {error.filename}, the folder of the sweep: {error.strerror}; choose another with "
                 "hydra.sweep.dir=FOLDER or leave that out"
             ) from error
-    code = jobs.end()
-    if "shard=auto" in asked.overrides:
-        code = end_after_the_others(code, jobs.failed)
-    return code
+    return end_after_the_others(jobs.end(), jobs.failed)
 
 
 def _worker(command: str, config_dir: str | None) -> Callable[[RunConfig], int]:

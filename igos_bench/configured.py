@@ -1,4 +1,4 @@
-"""The method that a configuration asks for, as far as it can be checked without the network."""
+"""What a configuration asks for, its numbers and its method, as far as it can be checked without the network."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from .tuned import tuned_lambdas
 
 PAPER = (224, 112, 28, 14)
 """The paper's resolutions, which nobody mistypes: a method that lacks one simply has none."""
+
+
+def check_numbers(config: RunConfig) -> None:
+    """Raise UserError for numbers that no run could have."""
+    if config.chunk_size is not None and config.chunk_size < 1:
+        raise UserError(f"chunk_size must be at least 1, found {config.chunk_size}")
+    if not 1 <= config.lease_seconds <= 86400:
+        raise UserError(f"lease_seconds must be from 1 to 86400, found {config.lease_seconds:g}")
+    if not 0 <= config.seed < 2**63:
+        raise UserError(f"seed must be from 0 to 2^63 - 1, found {config.seed}")
 
 
 def configured_method(config: RunConfig) -> Method:

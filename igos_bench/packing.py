@@ -37,8 +37,22 @@ def pack_range(directory: RunDirectory, leases: Leases, first: int, tell: Callab
     Raises:
         UserError: The folder cannot be written, or the disk is full; what was there before is kept.
     """
+    with leases.wait_for(range_name(first), tell) as lease:
+        _pack(directory, leases, first, lease)
+
+
+def pack_range_if_free(directory: RunDirectory, leases: Leases, first: int) -> None:
+    """As `pack_range`, but of a range that another process packs nothing: that may be gone, and nobody waits for it."""
+    if lease := leases.claim(range_name(first)):
+        try:
+            _pack(directory, leases, first, lease)
+        finally:
+            leases.release(lease)
+
+
+def _pack(directory: RunDirectory, leases: Leases, first: int, lease: Lease) -> None:
     claimed: dict[int, Lease] = {}
-    with leases.wait_for(range_name(first), tell) as lease, suppress(LeaseLostError):
+    with suppress(LeaseLostError):
         try:
             for chunk in sorted(set().union(*(files.listed()[0] for files in _kinds(directory)))):
                 if chunk in range_of(first) and (own := leases.claim(f"{chunk:06d}")):

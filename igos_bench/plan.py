@@ -11,7 +11,7 @@ import pandas as pd
 
 from .cells import Cell, find_cells, settings_of
 from .config import CPU_CHUNK, RunConfig, plain
-from .configured import available_method
+from .configured import available_method, check_numbers
 from .counted import Counted, columns
 from .data import Read, read_manifest
 from .price import (
@@ -79,6 +79,7 @@ def plan(config: RunConfig, read: Read = read_manifest, rate: str | None = None)
         UserError: What `igos-bench run` would refuse before it loads the network.
         UnavailableError: The method has no such resolution, as far as `conf/` says without looking at the network.
     """
+    check_numbers(config)
     method = available_method(config)
     manifest = read(config.data)
     images = manifest.take(config.data.limit)

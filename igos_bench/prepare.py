@@ -12,7 +12,7 @@ import torch
 
 from .batch_size import check_batch_size, choose_batch_size
 from .config import Device, Precision, RunConfig, plain
-from .configured import check_resolution, configured_method
+from .configured import check_numbers, check_resolution, configured_method
 from .data import ImageSource, Manifest, Read, read_manifest
 from .errors import ImageError, UserError
 from .foreign import MapFolder, check_maps
@@ -22,7 +22,7 @@ from .methods import Method
 from .metrics import Protocol
 from .models import Classifier, load_classifier
 from .results import RunDirectory, check_folder_name, short_key
-from .shard import Place, Shard, find_place, find_shard, task_threads
+from .shard import Place, Shard, asked_or_auto, find_place, find_shard, task_threads
 
 TARGET_RULE = "predicted"
 
@@ -124,12 +124,8 @@ def prepare(config: RunConfig, read: Read = read_manifest, config_dir: str | Non
         read: Reads the manifest; the cells of a sweep share one from `read_once`.
         config_dir: Of the user's own YAML files, where there are any.
     """
-    if config.chunk_size is not None and config.chunk_size < 1:
-        raise UserError(f"chunk_size must be at least 1, found {config.chunk_size}")
-    if not 1 <= config.lease_seconds <= 86400:
-        raise UserError(f"lease_seconds must be from 1 to 86400, found {config.lease_seconds:g}")
-    if not 0 <= config.seed < 2**63:
-        raise UserError(f"seed must be from 0 to 2^63 - 1, found {config.seed}")
+    check_numbers(config)
+    config = replace(config, shard=asked_or_auto(config.shard, os.environ))
     check_batch_size(config.evaluate.batch_size)
     for key, name in (("model", config.model.name), ("data", config.data.name), ("protocol", config.protocol.name)):
         check_folder_name(f"{key}.name", name)

@@ -89,6 +89,7 @@ def execute(
         resumed = sum(len(chunks[i]) for i in before)
         report(resumed, share.gathered(before))
         try:
+            share.pack_what_was_left()
             while share.missing:
                 for lease, decoded, seconds in _decoded(run, share):
                     try:

@@ -2,7 +2,8 @@
 
 `shard=i/n` takes chunks i-1, i-1+n, i-1+2n, ... of the manifest. The leases still say who works on what, and the rows
 on disk what is done, so that n may be another one at each attempt, and shards of different n may even run beside each
-other. `shard=auto` is what torchrun or srun says of this process, and `-m shards=n` a sweep over all n.
+other. `shard=auto` is what torchrun or srun says of this process, and `-m shards=n` a sweep over all n. Of several
+processes that torchrun has started each is a shard unasked: nobody starts eight so that all are on the same GPU.
 """
 
 from __future__ import annotations
@@ -76,6 +77,16 @@ def task_threads(environment: Mapping[str, str], cores: int) -> int | None:
     if "OMP_NUM_THREADS" in environment or not asked.isdecimal():
         return None
     return min(int(asked), cores) or None
+
+
+def is_one_of_torchruns(environment: Mapping[str, str]) -> bool:
+    """Whether torchrun has started this process, and others."""
+    return "TORCHELASTIC_RUN_ID" in environment and environment.get("WORLD_SIZE") != "1"
+
+
+def asked_or_auto(asked: str | None, environment: Mapping[str, str]) -> str | None:
+    """What `shard=` asks for; `auto` where it is None and torchrun has started several processes."""
+    return "auto" if asked is None and is_one_of_torchruns(environment) else asked
 
 
 def find_shard(asked: str | None) -> Shard:

@@ -10,7 +10,7 @@ from typing import overload
 from .data import ImageSource
 from .formats import Row, rows_of
 from .lease import Lease, Leases
-from .packing import loose_ranges, pack_range
+from .packing import loose_ranges, pack_range, pack_range_if_free
 from .packs import Stamp, range_of
 from .results import RunDirectory
 from .rows import Rows, failed_rows, plain_ids
@@ -137,16 +137,32 @@ class Share:
         return [row for row in rows if row["image_id"] in asked]
 
     def pack(self, *, all_there_is: bool) -> None:
-        """Pack what is still loose, or else of those ranges of which no less is loose than packed.
-
-        Each range is written anew. Where it grows twofold each time, the shards of a run that end one after the other
-        write no more than twice what it comes to, however many they are.
-        """
-        for first in loose_ranges(self.directory) if self._is_packed() else ():
-            records = self.directory.records
-            loose = records.listed()[0].intersection(range_of(first))
-            if all_there_is or len(loose) >= len(records.packed(first)):
+        """Pack what is still loose, or else what is worth it."""
+        for first in self._loose_ranges():
+            if all_there_is or self._is_worth_packing(first):
                 pack_range(self.directory, self.leases, first, self.tell)
+
+    def pack_what_was_left(self) -> None:
+        """Pack, before any work, what is worth it of what interrupted processes have left; no other one is waited for.
+
+        A shard that is interrupted again and again would else leave four files a chunk for ever.
+        """
+        for first in self._loose_ranges():
+            if self._is_worth_packing(first):
+                pack_range_if_free(self.directory, self.leases, first)
+
+    def _loose_ranges(self) -> list[int]:
+        return loose_ranges(self.directory) if self._is_packed() else []
+
+    def _is_worth_packing(self, first: int) -> bool:
+        """Whether of a range all is there, or no less is loose than packed.
+
+        Each time it is written anew. Where it grows twofold, the shards of a run that end one after the other write no
+        more than twice what it comes to, however many they are.
+        """
+        loose = self.directory.records.listed()[0].intersection(range_of(first))
+        packed = self.directory.records.packed(first).keys()
+        return len(loose) >= len(packed) or {i for i in range_of(first) if i < len(self.chunks)} <= loose | packed
 
     def _is_packed(self) -> bool:
         """Whether the run has so many chunks that they are packed; a small one is easier to look into as it is."""

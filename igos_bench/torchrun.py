@@ -1,4 +1,4 @@
-"""How the processes of `torchrun -m igos_bench ... shard=auto` end: it stops them all when one ends with an error."""
+"""How the processes of `torchrun -m igos_bench ...` end: it stops them all when one ends with an error."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -62,6 +63,15 @@ def test_it_refuses_what_run_would_refuse(words: list[str]) -> None:
         config = compose_config([*words, "resolution=28"])
         config.model.layers["gradcam"] = {14: "layer3"}  # as a YAML of one's own would
         plan(config)
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize("word", ["chunk_size=0", "chunk_size=-3", "lease_seconds=0", "seed=-1"])
+def test_numbers_that_no_run_has(igos_bench: Command, command: str, word: str) -> None:
+    ended = igos_bench(command, word)
+    key, value = word.split("=")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.fullmatch(rf"igos-bench: {key} must be [^\n]+, found {value}\n", ended.stderr), ended.stderr
 
 
 def test_table1_on_a_full_size_tar(igos_bench: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,10 +29,11 @@ from igos_bench import packs
 from igos_bench.config import Device, Precision
 from igos_bench.console import print_summary
 from igos_bench.errors import UserError
+from igos_bench.lease import Leases
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import choose_device, prepare
 from igos_bench.runner import Outcome, execute
-from igos_bench.shard import Place, Shard, find_place, find_shard, spread, task_threads
+from igos_bench.shard import Place, Shard, asked_or_auto, find_place, find_shard, spread, task_threads
 
 IMAGES = 7
 
@@ -202,6 +203,37 @@ def test_a_range_is_not_written_anew_for_little(
 
 
 @pytest.mark.usefixtures("_short_ranges")
+def test_what_an_interrupted_shard_left_is_packed_by_who_starts(words: list[str], tmp_path: Path) -> None:
+    """Beside a live shard: what that one works on stays loose, and is not waited for, nor a range that it packs."""
+    run([*words, f"results_dir={tmp_path / 'whole'}"])
+    words = [*words, f"results_dir={tmp_path / 'out'}"]
+    directory = prepare(compose_config(words)).directory
+
+    def run_interrupted(shard: str, after: int) -> None:
+        counts: list[int] = []
+
+        def report(count: int, _rows: Any) -> None:
+            counts.append(count)
+            if sum(counts[1:]) == after:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            execute(prepare(compose_config([*words, f"shard={shard}"])), report)
+
+    run_interrupted("1/2", 3)  # 0, 2, 4 of 0, 2, 4, 6
+    assert directory.records.listed() == ({0, 2, 4}, set())
+    with Leases(directory.path / "leases", 300) as live:
+        assert live.claim("000002") and live.claim("000003-000005")
+        started = time.monotonic()
+        run_interrupted("2/2", 1)
+        assert time.monotonic() - started < 30
+        assert directory.records.listed() == ({1, 2, 4}, {0}), "1 was done after the packing"
+    for first in (1, 2):
+        run([*words, f"shard={first}/2"])
+    assert archives(tmp_path / "out") == archives(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("_short_ranges")
 def test_a_packed_run_goes_on_where_it_was(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -279,6 +311,15 @@ def test_auto_is_what_the_launcher_says() -> None:
             find_place(wrong)
 
 
+def test_a_process_of_torchruns_is_a_shard_unasked() -> None:
+    environment = {**TORCHRUN, "TORCHELASTIC_RUN_ID": "none"}
+    assert asked_or_auto(None, environment) == asked_or_auto("auto", environment) == "auto"
+    assert asked_or_auto("1/1", environment) == "1/1", "which is how to say that each is to compute all"
+    assert asked_or_auto(None, {**environment, "WORLD_SIZE": "1"}) is None
+    for other in (TORCHRUN, SRUN, BATCH, {}):
+        assert asked_or_auto(None, other) is None, "torchrun alone is sure to have started all of them"
+
+
 def test_a_batch_script_is_no_task() -> None:
     """It has the variables of one, and would be a shard whose others nobody computes."""
     with pytest.raises(UserError, match="^shard=auto: Slurm runs this process.+write `srun igos-bench"):
@@ -338,12 +379,12 @@ def test_a_job_of_slurm_has_the_threads_it_asked_for(words: list[str], monkeypat
 # torchrun itself
 
 
-def torchrun(words: list[str], tmp_path: Path, *flags: str) -> subprocess.Popen[str]:
+def torchrun(words: list[str], tmp_path: Path, *flags: str, shard: str = "shard=auto") -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *flags, "-m",
-         "igos_bench", *words, f"results_dir={tmp_path / 'out'}", "shard=auto"],
+         "igos_bench", *words, f"results_dir={tmp_path / 'out'}", *shard.split()],
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -380,12 +421,18 @@ def test_a_killed_process_is_started_again(words: list[str], whole: dict[str, by
 
 
 @pytest.mark.long
-def test_a_failed_image_does_not_stop_the_other_process(words: list[str], tmp_path: Path) -> None:
-    """torchrun stops all processes as soon as one ends with an error, and starts all of them again."""
+@pytest.mark.parametrize("shard", ["shard=auto", "--config-dir own experiment=spread", ""])
+def test_a_failed_image_does_not_stop_the_other_process(words: list[str], tmp_path: Path, shard: str) -> None:
+    """torchrun stops all processes as soon as one ends with an error, and starts all of them again.
+
+    Said by a word, by a YAML file of one's own, or not at all.
+    """
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "spread.yaml").write_text("# @package _global_\nshard: auto\n")
     images = prepare(compose_config(words)).images
     for image in images[1::2]:  # all of one shard's, so that it has done its part at once
         (tmp_path / "images" / image.image_id).write_bytes(b"no image")
-    agent = torchrun([*words, "protocol.n_steps=100"], tmp_path, "--max-restarts=1")
+    agent = torchrun([*words, "protocol.n_steps=100"], tmp_path, "--max-restarts=1", shard=shard)
     output, _ = agent.communicate(timeout=240)
     assert agent.returncode == 0 and "SIGTERM" not in output, output
     assert [output.count(f"shard={i}/2") for i in (1, 2)] == [1, 1], f"each is started once: {output}"
