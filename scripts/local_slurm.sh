@@ -5,7 +5,8 @@
 #   scripts/local_slurm.sh stop FOLDER     ends what start started, by the numbers of its processes
 #
 # As root. The node claims eight CPUs and 64 GB, whatever the machine has: nothing is bound, nor limited.
-# A job in the partition `urgent` preempts those in `debug`: they are requeued.
+# A job in the partition `urgent` preempts those in `debug`: they are requeued. A node whose slurmd has not answered for
+# 20 s is lost, and so it is requeued what ran there; `slurmd` alone brings it back.
 set -eu
 [ $# -eq 2 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 mkdir -p "$2"
@@ -72,6 +73,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
 KillWait=5
+SlurmdTimeout=20
 SchedulerParameters=sched_interval=5,batch_sched_delay=1
 NodeName=$host NodeAddr=127.0.0.1 CPUs=8 RealMemory=64000 State=UNKNOWN
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP

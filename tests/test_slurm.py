@@ -233,6 +233,61 @@ def test_preempted(folder: Path) -> None:
     assert differences(folder / "whole", folder / "broken") == []
 
 
+def kill_the_node() -> None:
+    """As a power cut: slurmd, the slurmstepd of every job, and all processes of the jobs, none of which can say so."""
+    ours = f"SLURM_CONF={os.environ['SLURM_CONF']}"
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (path / "environ").read_bytes().decode(errors="replace").split("\0")
+            name = (path / "comm").read_text().strip()
+        except OSError:  # it has ended just now
+            continue
+        is_of_a_job = any(variable.startswith("SLURM_JOB_ID=") for variable in environment)
+        if ours in environment and (is_of_a_job or name in ("slurmd", "slurmstepd")):
+            found.append(int(path.name))
+    assert os.getpid() not in found and len(found) >= 4, found  # slurmd, two steps and the run
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # first all stand still, so that none sees another end
+        for process in found:
+            os.kill(process, number)
+
+
+def node() -> str:
+    """Its state, such as `mixed`; a star behind it says that it does not answer."""
+    return subprocess.run(["sinfo", "-h", "-p", "debug", "-o", "%T"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("folder", [16], indirect=True)
+def test_lost_node(folder: Path) -> None:
+    """It is found to be down, its job is requeued, and goes on when the node is back."""
+    slow = ("method.steps=80", "seed=0")
+    with submitted(folder, *slow) as process:
+        run = cell(folder, 0)
+        wait_for_chunks(run, 2)
+        (job,) = queue()
+        worker(run)
+        kill_the_node()
+        try:
+            assert queue()[job] == "RUNNING", "as far as slurmctld knows"
+            wait_for(lambda: node().startswith("down"), "the node to be down")
+            wait_for(lambda: queue().get(job) == "PENDING", "the job to be requeued")
+            before = committed(folder / "broken")
+            assert 2 <= len(before) < 16 and torn(folder / "broken") == []
+        finally:
+            path = f"{os.environ['PATH']}:/usr/sbin"
+            subprocess.run(["slurmd", "-f", os.environ["SLURM_CONF"]], env={**os.environ, "PATH": path}, check=True)
+        wait_for(lambda: node().startswith("idle"), "the node to be back")
+        # Slurm holds what is requeued for two minutes.
+        subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], check=True)
+        output, _ = end(process, 0)
+    assert "1 cells without a failure, 0 not available, 0 failed" in output
+    after = committed(folder / "broken")
+    assert len(after) == 16 and {path: after[path] for path in before} == before
+    whole(folder, *slow)
+    assert differences(folder / "whole", folder / "broken") == []
+    assert read(folder, "table")
+
+
 def test_shards_beside_a_cell_that_always_fails(folder: Path) -> None:
     with submitted(folder, "shards=3", "model.weights=null,no-such.safetensors") as process:
         output, errors = end(process, 2)
