@@ -5,10 +5,13 @@ It shows what was begun; `plan` shows what was asked for too.
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +25,14 @@ from .tally import tally
 
 SHOWN = 5
 """Reasons of a cell, and logs, that are shown."""
+
+KILLED = re.compile(
+    rb"^(?:slurmstepd|srun)\S*: error: .*(?:CANCELLED AT|oom.kill|Out Of Memory|: Killed|Node failure).*$", re.MULTILINE
+)
+"""What Slurm says in the log of a job that it kills: over its time or memory, cancelled, preempted."""
+
+TAIL = 2**16
+"""Bytes at the end of such a log that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ def look(results_dir: Path) -> list[Progress]:
     found = [cell for path in run_files(results_dir) for cell in _cells(path)]
     if not found:
         where = f"no runs under {results_dir / 'runs'}: say results_dir=FOLDER, or make one with `igos-bench`"
-        raise UserError("; ".join([where, *_logs(results_dir)]))
+        raise UserError("; ".join([where, *_logs(results_dir), *_killed(results_dir)]))
     return found
 
 
@@ -115,7 +126,8 @@ def printed(cells: Sequence[Progress], results_dir: Path) -> str:
             "state": [cell.state for cell in cells],
         }
     )
-    return "\n".join([table.to_string(index=False), "", _sum(cells), *_reasons(cells), *_logs(results_dir)])
+    told = [*_reasons(cells), *_logs(results_dir), *_killed(results_dir)]
+    return "\n".join([table.to_string(index=False), "", _sum(cells), *told])
 
 
 def _hours(work: float | None, processes: int) -> str:
@@ -153,3 +165,28 @@ def _logs(results_dir: Path) -> Iterator[str]:
         yield f"broke: {log.stem}: {one_line(lines[-1] if lines else 'no story')} ({log})"
     if len(logs) > SHOWN:
         yield f"broke: and {len(logs) - SHOWN:,} times before, see {results_dir / 'logs'}"
+
+
+def _killed(results_dir: Path) -> Iterator[str]:
+    """Jobs of sweeps that Slurm killed and that have not come to an end since, latest first; see `_logs`.
+
+    Their logs are where the sweep's launcher puts them; a job that comes to its end leaves its result beside its log.
+    """
+    logs = []
+    for log in results_dir.glob("sweeps/*/*/*_log.err"):
+        if not log.with_name(log.name.replace("_log.err", "_result.pkl")).exists():
+            logs.append((log.stat().st_mtime, log))
+    shown = 0
+    for moment, log in sorted(logs, reverse=True):
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            said = {line.partition(b":")[0]: line for line in KILLED.findall(file.read())}  # the last of each program
+        if not said:
+            continue
+        if shown == SHOWN:
+            yield f"killed: and others before, see {results_dir / 'sweeps'}"
+            return
+        shown += 1
+        when = datetime.fromtimestamp(moment).strftime("%Y-%m-%d_%H-%M-%S")
+        told = b"; ".join(said.values()).decode(errors="replace")
+        yield f"killed: {when} job {log.parent.name}: {one_line(told)} ({log})"

@@ -168,6 +168,10 @@ def test_killed_cancelled_and_requeued(folder: Path) -> None:
     name = "integrated_gradients at 224 on test_resnet"
     assert re.search(rf"failed with 1: {name}: its job \d+_0 ended with FAILED; its log is .+err", errors), errors
     assert re.search(rf"failed with 1: {name} with seed 1: its job \d+_1 ended with CANCELLED", errors), errors
+    said = read(folder, "status")
+    assert re.search(r"killed: .+ job \d+_0: srun: error: .+: Killed \(.+_log.err\)", said), said
+    assert re.search(r"killed: .+ job \d+_1: slurmstepd.+ CANCELLED AT ", said), said
+    assert said.count("killed: ") == 2, "and not what was requeued and came to its end"
     before = committed(folder / "broken")
     assert 4 + 12 <= len(before) < 36
     assert torn(folder / "broken") == []
@@ -257,7 +261,6 @@ def node() -> str:
     return subprocess.run(["sinfo", "-h", "-p", "debug", "-o", "%T"], capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("folder", [16], indirect=True)
 def test_lost_node(folder: Path) -> None:
     """It is found to be down, its job is requeued, and goes on when the node is back."""
     slow = ("method.steps=80", "seed=0")
@@ -272,17 +275,18 @@ def test_lost_node(folder: Path) -> None:
             wait_for(lambda: node().startswith("down"), "the node to be down")
             wait_for(lambda: queue().get(job) == "PENDING", "the job to be requeued")
             before = committed(folder / "broken")
-            assert 2 <= len(before) < 16 and torn(folder / "broken") == []
+            assert 2 <= len(before) < 12 and torn(folder / "broken") == []
         finally:
             path = f"{os.environ['PATH']}:/usr/sbin"
             subprocess.run(["slurmd", "-f", os.environ["SLURM_CONF"]], env={**os.environ, "PATH": path}, check=True)
         wait_for(lambda: node().startswith("idle"), "the node to be back")
-        # Slurm holds what is requeued for two minutes.
-        subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], check=True)
+        # Slurm holds what is requeued for two minutes. Some time it needs: what slurmctld has told the lost node, to end
+        # this job, reaches it when it is back, and would end the new attempt, which bears the same number.
+        subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now+15"], check=True)
         output, _ = end(process, 0)
     assert "1 cells without a failure, 0 not available, 0 failed" in output
     after = committed(folder / "broken")
-    assert len(after) == 16 and {path: after[path] for path in before} == before
+    assert len(after) == 12 and {path: after[path] for path in before} == before
     whole(folder, *slow)
     assert differences(folder / "whole", folder / "broken") == []
     assert read(folder, "table")

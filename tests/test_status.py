@@ -58,6 +58,53 @@ def test_done_running_failed_and_hours_left(tmp_path: Path) -> None:
         assert max(cell.processes for cell in look(tmp_path)) == 0, "a process that is no more"
 
 
+CANCELLED = """srun: Job step aborted: Waiting up to 7 seconds for job step to finish.
+srun: got SIGCONT
+slurmstepd-vm: error: *** JOB 2 ON vm CANCELLED AT 2026-11-26T10:18:30 ***
+srun: forcing job termination
+slurmstepd-vm: error: *** STEP 2.0 ON vm CANCELLED AT 2026-11-26T10:18:30 DUE TO TIME LIMIT ***
+srun: error: vm: task 0: Terminated
+"""
+
+
+def leave_log(results: Path, job: str, text: str, moment: float) -> Path:
+    """What a job of Slurm's has said, as submitit keeps it."""
+    path = results / "sweeps" / "2026-11-26_10-00-00" / job / f"{job}_0_log.err"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    os.utime(path, (moment, moment))
+    return path
+
+
+def test_jobs_that_slurm_killed(tmp_path: Path) -> None:
+    leave_run(tmp_path, "igos", 28, [(0.1, 0.9)])
+    now = time.time()
+    limit = leave_log(tmp_path, "2_0", f"igos-bench: a line\n{CANCELLED}srun: error: vm: task 0: Killed\n", now - 10)
+    reason = "slurmstepd-vm: error: *** STEP 2.0 ON vm CANCELLED AT 2026-11-26T10:18:30 DUE TO TIME LIMIT ***"
+    killed = leave_log(tmp_path, "2_1", "srun: error: vm: task 0: Killed\nsrun: Force Terminated StepId=8.0\n", now)
+    memory = "slurmstepd: error: Detected 1 oom_kill event in StepId=2.0. Some of the step tasks have been OOM Killed."
+    leave_log(tmp_path, "2_2", "x" * 200_000 + f"\n{memory}\n", now - 20)
+    ended = leave_log(tmp_path, "2_3", CANCELLED, now)
+    ended.with_name("2_3_0_result.pkl").write_bytes(b"")  # it was preempted, went on, and came to its end
+    leave_log(tmp_path, "2_4", "srun: error: vm: task 0: Exited with exit code 1\nigos-bench: Killed by a fly\n", now)
+    found = [line for line in printed(look(tmp_path), tmp_path).splitlines() if line.startswith("killed: ")]
+    assert [line.partition(" job ")[2] for line in found] == [
+        f"2_1: srun: error: vm: task 0: Killed ({killed})",
+        f"2_0: {reason}; srun: error: vm: task 0: Killed ({limit})",
+        f"2_2: {memory} ({tmp_path}/sweeps/2026-11-26_10-00-00/2_2/2_2_0_log.err)",
+    ]
+    for i in range(5):
+        leave_log(tmp_path, f"1_{i}", CANCELLED, now - 100 - i)
+    shown = printed(look(tmp_path), tmp_path).splitlines()
+    assert sum(" job " in line for line in shown) == 5
+    assert shown[-1] == f"killed: and others before, see {tmp_path / 'sweeps'}"
+    with pytest.raises(UserError, match="no runs under .*; killed: .* job 2_1: srun: error: vm: task 0: Killed"):
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        (tmp_path / "sweeps").rename(elsewhere / "sweeps")
+        look(elsewhere)
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no runs under") as error:
         look(tmp_path)
