@@ -263,7 +263,7 @@ def node() -> str:
 
 def test_lost_node(folder: Path) -> None:
     """It is found to be down, its job is requeued, and goes on when the node is back."""
-    slow = ("method.steps=80", "seed=0")
+    slow = ("method.steps=40", "seed=0")
     with submitted(folder, *slow) as process:
         run = cell(folder, 0)
         wait_for_chunks(run, 2)
@@ -280,8 +280,8 @@ def test_lost_node(folder: Path) -> None:
             path = f"{os.environ['PATH']}:/usr/sbin"
             subprocess.run(["slurmd", "-f", os.environ["SLURM_CONF"]], env={**os.environ, "PATH": path}, check=True)
         wait_for(lambda: node().startswith("idle"), "the node to be back")
-        # Slurm holds what is requeued for two minutes. Some time it needs: what slurmctld has told the lost node, to end
-        # this job, reaches it when it is back, and would end the new attempt, which bears the same number.
+        # Slurm holds what is requeued for two minutes. Some time it needs: slurmctld has told the lost node to end this
+        # job, which reaches it when it is back, and would end the new attempt, which bears the same number.
         subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now+15"], check=True)
         output, _ = end(process, 0)
     assert "1 cells without a failure, 0 not available, 0 failed" in output
