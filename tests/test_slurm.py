@@ -238,21 +238,27 @@ def test_preempted(folder: Path) -> None:
 
 
 def kill_the_node() -> None:
-    """As a power cut: slurmd, the slurmstepd of every job, and all processes of the jobs, none of which can say so."""
+    """As a power cut: slurmd, the slurmstepd of every job, and all processes of the jobs, none of which can say so.
+
+    First all stand still, so that none sees another end. Then the youngest go first: a child that stands still may be
+    woken by its parent's end, and what srun then sent to slurmctld has killed the step of the next attempt, seen once.
+    """
     ours = f"SLURM_CONF={os.environ['SLURM_CONF']}"
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             environment = (path / "environ").read_bytes().decode(errors="replace").split("\0")
             name = (path / "comm").read_text().strip()
+            started = int((path / "stat").read_text().rpartition(")")[2].split()[19])
         except OSError:  # it has ended just now
             continue
         is_of_a_job = any(variable.startswith("SLURM_JOB_ID=") for variable in environment)
         if ours in environment and (is_of_a_job or name in ("slurmd", "slurmstepd")):
-            found.append(int(path.name))
-    assert os.getpid() not in found and len(found) >= 4, found  # slurmd, two steps and the run
-    for number in (signal.SIGSTOP, signal.SIGKILL):  # first all stand still, so that none sees another end
-        for process in found:
+            found.append((started, int(path.name)))
+    youngest_first = [process for _, process in sorted(found, reverse=True)]
+    assert os.getpid() not in youngest_first and len(found) >= 4, found  # slurmd, two steps and the run
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for process in youngest_first:
             os.kill(process, number)
 
 
@@ -282,7 +288,7 @@ def test_lost_node(folder: Path) -> None:
         wait_for(lambda: node().startswith("idle"), "the node to be back")
         # Slurm holds what is requeued for two minutes. Some time it needs: slurmctld has told the lost node to end this
         # job, which reaches it when it is back, and would end the new attempt, which bears the same number.
-        subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now+15"], check=True)
+        subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now+10"], check=True)
         output, _ = end(process, 0)
     assert "1 cells without a failure, 0 not available, 0 failed" in output
     after = committed(folder / "broken")
