@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 from noise import write_noise
 
-from igos_bench import runner
+from igos_bench import chunk
 from igos_bench.errors import UserError
 from igos_bench.formats import read_csv
 from igos_bench.lease import Lease, LeaseLostError, Leases
@@ -82,7 +82,7 @@ def begin(tmp_path: Path, words: list[str]) -> Iterator[Callable[..., Process]]:
 
 def _work(folder: Path, words: list[str], *, stop_before: str = "", hold: bool = False) -> None:
     """Run, and log each image on which work begins; on the way stop once, or wait for a file, where told to."""
-    score, replace = runner.explain_and_score, Path.replace
+    score, replace = chunk.explain_and_score, Path.replace
 
     def logged(run: Any, evaluate: Any, good: Any, *more: Any) -> Any:
         with (folder / "log").open("a") as log:
@@ -98,7 +98,7 @@ def _work(folder: Path, words: list[str], *, stop_before: str = "", hold: bool =
             signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # this thread stops before it goes on
         return replace(self, target)
 
-    runner.explain_and_score = logged  # type: ignore[attr-defined]
+    chunk.explain_and_score = logged  # type: ignore[attr-defined]
     Path.replace = stopping  # type: ignore[method-assign, assignment]
     run = prepare(compose_config(words))
     wait_until((folder / "go").exists)
