@@ -13,7 +13,9 @@ import pytest
 from igos_bench.csv_file import csv_text
 from igos_bench.errors import UserError
 from igos_bench.formats import COLUMNS, TIMING_COLUMNS, by_id, csv_bytes, npz, ok_rows, read_csv, read_json
+from igos_bench.lease import Leases
 from igos_bench.results import RunDirectory, check_folder_name, short_key
+from igos_bench.tally import summary
 
 MAPS = {"image_id": np.array(["a", "b"]), "saliency_map": np.arange(8, dtype=np.float32).reshape(2, 1, 2, 2)}
 CURVES = {
@@ -112,7 +114,17 @@ def test_records_that_cannot_be_written(directory: RunDirectory) -> None:
         directory.merge()
 
 
-def test_a_power_cut_takes_only_what_is_computed_again(directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_written_under_a_lease_is_named(directory: RunDirectory) -> None:
+    directory.maps.loose(1).mkdir()
+    message = "cannot write .*maps/000001.npz: Is a directory"
+    with Leases(directory.path / "leases", 30) as leases, pytest.raises(UserError, match=message):
+        directory.write_maps(1, MAPS, leases.claim("000001"))
+
+
+@pytest.mark.parametrize("leased", [False, True])
+def test_a_power_cut_takes_only_what_is_computed_again(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, leased: bool
+) -> None:
     """What would be missed, or taken for whole, is flushed to the disk; maps and curves are not, see `results`."""
     flush, flushed = os.fsync, []
 
@@ -121,15 +133,17 @@ def test_a_power_cut_takes_only_what_is_computed_again(directory: RunDirectory, 
         flushed.append(Path(f"/proc/self/fd/{file}").readlink().name.removeprefix(".").rsplit(".", 2)[0])
 
     monkeypatch.setattr(os, "fsync", watched)
-    directory.write_provenance({})
-    directory.write_listing("a\nb\n")
-    directory.write_protocol({})
-    directory.write_maps(1, MAPS)
-    directory.log_timing(1, {})
-    assert flushed == ["run.json", "images.txt", "protocol.json"]
-    directory.commit(1, CURVES, ROWS)
-    directory.merge()
-    assert flushed[3:] == ["000001.csv", "timing.csv", "records.csv"]
+    with Leases(directory.path / "leases", 30) as leases:
+        lease = leases.claim("000001") if leased else None
+        directory.write_provenance({}, lease)
+        directory.write_listing("a\nb\n", lease)
+        directory.write_protocol({})
+        directory.write_maps(1, MAPS, lease)
+        directory.log_timing(1, {}, lease)
+        assert flushed == ["run.json", "images.txt", "protocol.json"]
+        directory.commit(1, CURVES, ROWS, lease)
+        directory.merge()
+        assert flushed[3:] == ["000001.csv", "timing.csv", "records.csv"]
 
 
 def test_a_folder_is_looked_at_anew_by_changing_it(directory: RunDirectory) -> None:
@@ -155,12 +169,12 @@ def test_provenance_and_protocol_are_json(directory: RunDirectory) -> None:
     assert (directory.protocol_path / "protocol.json").read_text() == '{\n  "name": "paper"\n}\n'
 
 
-def test_timing_is_a_line_a_chunk(directory: RunDirectory) -> None:
-    for chunk in range(2):
-        directory.log_timing(chunk, dict.fromkeys(TIMING_COLUMNS, chunk))
+def test_timing_is_a_line_a_chunk_and_attempt(directory: RunDirectory) -> None:
+    for chunk, value in ((0, 0), (1, 2), (0, 1)):  # a chunk that is tried again has another
+        directory.log_timing(chunk, dict.fromkeys(TIMING_COLUMNS, value))
     directory.merge()
     lines = (directory.path / "timing.csv").read_text().splitlines()
-    assert lines == [",".join(TIMING_COLUMNS), ",".join("0" * len(TIMING_COLUMNS)), ",".join("1" * len(TIMING_COLUMNS))]
+    assert lines == [",".join(TIMING_COLUMNS), *(",".join(value * len(TIMING_COLUMNS)) for value in "012")]
     (directory.path / "a file").write_text("")
     with pytest.raises(UserError, match="cannot write .*a file/timing/000000.csv: (Not a directory|File exists)"):
         RunDirectory(directory.path / "a file", "paper-0123").log_timing(0, {})
@@ -203,9 +217,22 @@ def test_damaged_files_are_told_from_whole_ones(tmp_path: Path) -> None:
     assert read_json(tmp_path / "none") is None and read_json(path / "below a file") is None
     for text, reason in (("{", "Expecting"), ("[1]", "expected an object, found list"), ("\0", "Expecting")):
         path.write_text(text)
-        what = rf"records.csv cannot be read \({reason}.*\)\. The maps .* restore the file, or move the folder {tmp_path}"
+        what = (
+            rf"records.csv cannot be read \({reason}.*\)\. The maps .* restore the file, or move the folder {tmp_path}"
+        )
         with pytest.raises(UserError, match=what):
             read_json(path)
+
+
+def test_what_rows_come_to() -> None:
+    """Of maps that were there already nothing says how long they took."""
+    ok = {"status": "ok", "error": "", "explain_seconds": "", "score_seconds": "0.5"}
+    failed = {"status": "failed", "error": "no", "explain_seconds": "8", "score_seconds": ""}
+    assert summary([ok, {**ok, "explain_seconds": "2.0", "score_seconds": ""}, failed, failed]) == {
+        "done": 2,
+        "failed": {"no": 2},
+        "seconds": 2.5,
+    }
 
 
 def test_rows_and_arrays_by_what_they_are_of() -> None:
