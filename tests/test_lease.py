@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from noise import write_noise
+from unmeasured import UNMEASURED
 
 from igos_bench import runner
 from igos_bench.errors import UserError
@@ -229,7 +230,7 @@ def test_live_work_is_waited_for_and_ctrl_c_leaves(
     wait_until((tmp_path / "log").exists)
     waiting = subprocess.Popen(
         [sys.executable, "-m", "igos_bench", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=UNMEASURED,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it in the background
     )  # fmt: skip
     assert waiting.stderr
