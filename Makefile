@@ -42,7 +42,7 @@ test-browser: $(DEV) ## the report in chromium, films by ffmpeg; screenshots in 
 coverage: ## the same tests, and the lines and branches that they run: fails below 90 %
 	@$(MAKE) --no-print-directory test COVER=--cov
 
-mutation: $(DEV) ## changes to atomic, metrics, perturb and results that the tests do not notice: an hour or so
+mutation: $(DEV) ## changes to the metrics and to the storage of results that no test notices: half an hour
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 1
 
 check: $(DEV) ## format, lint and types

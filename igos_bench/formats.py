@@ -87,10 +87,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def read_csv(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row] | None:
+def read_csv(path: Path) -> list[Row] | None:
     """The rows of a chunk's file or of records.csv, as text; None where it is damaged or cannot be read."""
     try:
-        return rows_of(path.read_bytes(), columns)
+        return rows_of(path.read_bytes())
     except OSError:
         return None
 

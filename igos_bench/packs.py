@@ -105,10 +105,6 @@ class ChunkFiles(ABC):
                 archives.add(int(first))
         return loose, archives
 
-    def is_damaged(self, chunk: int) -> bool:
-        """Whether the archive of the chunk's range is there and cannot be read."""
-        return self.archive(chunk).exists() and not self.packed(chunk)
-
     def chunks(self) -> list[int]:
         """All chunks that have something, in their order."""
         loose, archives = self.listed()

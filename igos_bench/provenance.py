@@ -105,8 +105,12 @@ def _versions(module: str) -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of this code and whether its tree is dirty; None where it is not in a repository."""
+    """Commit of this code and whether that is dirty; None where it is not in a repository.
+
+    What is written into the tree beside the code, a table that comes of a run among it, changes no number.
+    """
     here = Path(__file__).parent
+    code = (":/igos_bench", ":/conf", ":/scripts", ":/pyproject.toml", ":/constraints.txt")
 
     def ask(*words: str) -> str:
         command = ["git", "-C", str(here), *words]
@@ -115,6 +119,6 @@ def git_state() -> dict[str, Any] | None:
     try:
         if Path(ask("rev-parse", "--show-toplevel")) != here.parent:
             return None  # installed somewhere inside another repository
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--", *code))}
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,10 +1,12 @@
 """Seconds an image, ours against other implementations of the same thing: one process, alternating, results first.
 
-    python scripts/bench.py [quick=true] [networks=[vgg19]] [precisions=[bf16]] [methods=[rise,igos]] [out=results]
+    python scripts/bench.py [quick=true] [networks=[vgg19]] [precisions=[bf16]] [methods=[rise,igos]] [device=cpu]
+                            [out=results]
 
 For each network and precision, first the ceiling: the best raw rates of the network, forward alone and forward with
 the gradient to the input, over ways to run it (`bench_setup.ways`) and micro-batch sizes. Then every method's whole
-call, through the `Evaluator` as a run makes it, beside its peers (`peers.py`), in this process, on the same threads.
+call, through the `Evaluator` as a run with `evaluate.batch_size=auto` makes it, which is by the same search, beside its
+peers (`peers.py`), in this process, on the same threads.
 Results are compared before a time counts. Where they differ beyond the case's tolerance no time of it is taken, the
 rest goes on, and the exit code is 1.
 
@@ -13,7 +15,7 @@ passes       an image: forward passes alone, and forward passes with a backward 
 efficiency   passes that the peer's result needs, at the ceiling's rates, / our wall time: what we run beyond them, and
              whatever is no pass, counts against us. For methods that go to the input, as the ceiling does.
 
-On the CPU, also where there is a GPU: the peers' arrays are numpy's, and single calls are not synchronised.
+On the device that a run would have, or `device=`; on a GPU it has not been run.
 
 Written: OUT/bench.csv with the machine, versions, date and commit in its last columns, and OUT/bench.png. `quick=true`
 runs less of everything, in three minutes instead of twenty on two cores, and writes bench_quick.csv and .png.
@@ -25,7 +27,7 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import product
@@ -42,15 +44,16 @@ sys.path.insert(0, str(ROOT / "tests"))
 import bench_report  # noqa: E402
 from bench_cases import CASES, Block, Case, Peer  # noqa: E402
 from bench_report import Ceiling, Result  # noqa: E402
-from bench_setup import FULL, QUICK, USUAL, Setting, start, ways  # noqa: E402
+from bench_setup import FULL, OURS, QUICK, USUAL, Setting, start, ways  # noqa: E402
 
-from igos_bench.config import Precision  # noqa: E402
+from igos_bench.batch_size import SIZES_ON_A_GPU  # noqa: E402
+from igos_bench.config import Device, Precision  # noqa: E402
 from igos_bench.errors import UserError  # noqa: E402
 from igos_bench.prepare import Run  # noqa: E402
 from igos_bench.rates import Rate, Way, measure_rates  # noqa: E402
 
 LONGEST_MICRO_BATCH = 6.0  # seconds; larger ones of VGG19 would take most of the time and gain nothing
-LONG = 5.0  # seconds: in a call that takes longer, warming up does not show
+LONG = 15.0  # seconds: in a call that takes longer, warming up does not show
 
 
 @dataclass
@@ -61,6 +64,7 @@ class Options:
     networks: list[str] = field(default_factory=lambda: list(FULL))
     precisions: list[Precision] = field(default_factory=lambda: [Precision.fp32, Precision.bf16])
     methods: list[str] = field(default_factory=list)
+    device: Device = Device.auto
     out: str = str(ROOT / "results")
 
 
@@ -87,7 +91,7 @@ def main() -> int:
             for network, precision in product(options.networks, options.precisions):
                 print(f"{network}, {precision.value}", flush=True)
                 setting = settings[network]
-                run = start(network, precision, setting, Path(folder))
+                run = start(network, precision, setting, Path(folder), options.device)
                 found = measure(run, setting, options.methods, disagreements)
                 ceilings += found[0]
                 results += found[1]
@@ -111,13 +115,14 @@ def measure(
     """One network and precision; adds to `disagreements` what is no comparison."""
     precision = run.config.precision
     network_ways = ways(run)
-    rates = {b: rates_of(network_ways, setting.sizes, setting.rounds, run, backward=b) for b in (False, True)}
+    sizes = setting.sizes if run.device.type == "cpu" else sorted({*setting.sizes, *SIZES_ON_A_GPU})
+    rates = {b: rates_of(network_ways, sizes, setting.rounds, run, backward=b) for b in (False, True)}
     for backward, found in rates.items():
         usual = next(rate for rate in found if (rate.way, rate.size) == (USUAL, 1))
         what = "forward + backward" if backward else "forward"
         print(f"  {what}: {milliseconds(found[0])}; the usual way {milliseconds(usual)}", flush=True)
     results = []
-    block = Block.of(run, setting)
+    block = Block.of(run, setting, next(rate.size for rate in rates[True] if rate.way == OURS))
     for method, case in CASES:
         if methods and method not in methods:
             continue
@@ -140,7 +145,7 @@ def measure(
 
 
 def rates_of(
-    network_ways: dict[str, Way], sizes: tuple[int, ...], rounds: int, run: Run, *, backward: bool
+    network_ways: dict[str, Way], sizes: Sequence[int], rounds: int, run: Run, *, backward: bool
 ) -> list[Rate]:
     """The rates, fastest first."""
     return measure_rates(
@@ -205,6 +210,7 @@ def compare(case: Case, network: str, precision: Precision, rounds: int) -> list
             theirs_gradients=theirs_passes[i][1] / case.images,
             surplus=peer.surplus,
             difference=differences[i],
+            ours_micro_batch=evaluate.batch_size,
             has_efficiency=case.goes_to_the_input,
         )
         print(f"  {result}", flush=True)
@@ -226,9 +232,9 @@ def as_found(peer: Peer) -> Callable[[], Tensor]:
 
 
 def timed(call: Callable[[], Tensor]) -> tuple[float, Tensor]:
-    """Wall time and result of one call."""
+    """Wall time and result of one call; what a GPU has begun is waited for, and its result brought here."""
     started = time.perf_counter()
-    result = call()
+    result = call().cpu()
     return time.perf_counter() - started, result
 
 

@@ -90,23 +90,28 @@ def largest(ours: Tensor, theirs: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Block:
-    """One network and precision: what its cases share."""
+    """One network and precision: what its cases share, our micro-batch among it."""
 
     run: Run
     setting: Setting
+    micro_batch: int
     images: Tensor
     targets: Tensor
     image_ids: list[str]
     released: AsReleased
 
     @classmethod
-    def of(cls, run: Run, setting: Setting) -> Block:
+    def of(cls, run: Run, setting: Setting, micro_batch: int) -> Block:
         """Decode the images and ask our network for the targets."""
         decoded = [image for _, image in run.decode(run.images, ahead=4) if isinstance(image, Tensor)]
         images = torch.stack(decoded).to(run.device)
-        targets = evaluator(run, "igos").logits(images).argmax(1)
+        targets = evaluator(run, "igos", micro_batch).logits(images).argmax(1)
         released = AsReleased(run.classifier.network, run.config.precision)
-        return cls(run, setting, images, targets, [source.image_id for source in run.images], released)
+        return cls(run, setting, micro_batch, images, targets, [source.image_id for source in run.images], released)
+
+    def evaluator(self, method: str) -> Evaluator:
+        """Our way to the network, for a method."""
+        return evaluator(self.run, method, self.micro_batch)
 
     def subject(self, count: int, method: Method, network: AsReleased | None = None) -> Subject:
         """The first images, for a method."""
@@ -128,7 +133,7 @@ def igos(block: Block) -> Case:
     """I-GOS beside the literal loop."""
     iterations, path_steps = block.setting.igos_iterations, block.setting.path_steps
     method = Igos(iterations=iterations, path_steps=path_steps)
-    subject, evaluate = block.subject(block.setting.together, method), evaluator(block.run, "igos")
+    subject, evaluate = block.subject(block.setting.together, method), block.evaluator("igos")
     l1, l2 = method.lambdas[RESOLUTION]
     return Case(
         method=method.name,
@@ -152,7 +157,7 @@ def mask(block: Block) -> Case:
     """Mask beside the literal loop."""
     iterations = block.setting.mask_iterations
     method = Mask(iterations=iterations)
-    subject, evaluate = block.subject(block.setting.together, method), evaluator(block.run, "mask")
+    subject, evaluate = block.subject(block.setting.together, method), block.evaluator("mask")
     l1, l2 = method.lambdas[RESOLUTION]
     call = partial(peers.literal_mask, subject, RESOLUTION, l1, l2, iterations)
     return Case(
@@ -171,7 +176,7 @@ def mask(block: Block) -> Case:
 def rise(block: Block) -> Case:
     """RISE beside torchray and beside batches of a hundred masks."""
     method = Rise(masks=block.setting.masks)
-    subject, evaluate = block.subject(1, method), evaluator(block.run, "rise")
+    subject, evaluate = block.subject(1, method), block.evaluator("rise")
     drawn = RandomMasks.draw(method.masks, method.grid, method.probability, subject.images, generator(0, "rise"))
     masks, p = drawn[0 : method.masks], method.probability
     in_bf16 = 0.07 if method.masks >= 100 else 0.2  # the fewer are summed, the more each one's rounding shows
@@ -193,7 +198,7 @@ def rise(block: Block) -> Case:
 def integrated_gradients(block: Block) -> Case:
     """Integrated Gradients beside captum."""
     method = IntegratedGradients(steps=block.setting.path_steps)
-    subject, evaluate = block.subject(block.setting.images, method), evaluator(block.run, method.name)
+    subject, evaluate = block.subject(block.setting.images, method), block.evaluator(method.name)
     call = partial(peers.captum_integrated_gradients, subject, method.steps)
     return Case(
         method=method.name,
@@ -210,7 +215,7 @@ def integrated_gradients(block: Block) -> Case:
 def grad_cam(block: Block) -> Case:
     """Grad-CAM beside pytorch-grad-cam."""
     method = GradCam()
-    subject, evaluate = block.subject(block.setting.batch, method), evaluator(block.run, method.name)
+    subject, evaluate = block.subject(block.setting.batch, method), block.evaluator(method.name)
     call = partial(peers.pytorch_grad_cam, subject, block.layer(method.name, GRAD_CAM_RESOLUTION))
     # Rounding takes a unit of VGG19's linear layers over its kink now and then: 0.002 in one image of four, else 1e-5.
     a_unit = 5e-3 if block.run.classifier.name == "vgg19" else 1e-3
@@ -231,7 +236,7 @@ def excitation_bp(block: Block) -> Case:
     """Excitation BP beside torchray."""
     method = ExcitationBp()
     network = peers.torchray_network(block.run.classifier.network, block.run.config.precision)
-    subject, evaluate = block.subject(block.setting.batch, method, network), evaluator(block.run, method.name)
+    subject, evaluate = block.subject(block.setting.batch, method, network), block.evaluator(method.name)
     call = partial(peers.torchray_excitation_bp, subject, block.layer(method.name, RESOLUTION))
     return Case(
         method=method.name,
@@ -268,7 +273,7 @@ def _metric(
     tolerance: float,
 ) -> Case:
     # Both peers run the two ends of the curves twice. With all the steps that would not show, with few it does.
-    subject, evaluate = block.subject(block.setting.images, Igos()), evaluator(block.run, "igos")
+    subject, evaluate = block.subject(block.setting.images, Igos()), block.evaluator("igos")
     maps = torch.rand(len(subject.images), 1, resolution, resolution, generator=torch.Generator().manual_seed(0))
     maps = maps.to(subject.images)
     return Case(

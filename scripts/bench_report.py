@@ -73,6 +73,7 @@ class Result:
     theirs_gradients: float
     surplus: int
     difference: float
+    ours_micro_batch: int
     has_efficiency: bool
     efficiency: float | None = None
 

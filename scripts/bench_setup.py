@@ -14,7 +14,7 @@ import torch
 from random_vgg19 import write_vgg19
 from torch import Tensor, nn
 
-from igos_bench.config import Precision
+from igos_bench.config import Device, Precision
 from igos_bench.evaluate import Evaluator
 from igos_bench.fold import fold_batch_norms
 from igos_bench.network import Normalised
@@ -57,8 +57,8 @@ class Setting:
 
 
 FULL = {
-    "efficientnet_lite0": Setting(4, 10, 8, 1, 10, 20, 200, 50, 48, (1, 2, 4, 8, 16, 32), 3),
-    "vgg19": Setting(1, 2, 4, 1, 2, 10, 100, 12, 12, (1, 2, 4, 8, 16, 32), 2),
+    "efficientnet_lite0": Setting(4, 10, 8, 1, 8, 20, 200, 50, 48, (1, 2, 4, 8, 16, 32), 3),
+    "vgg19": Setting(1, 2, 4, 1, 2, 8, 100, 12, 12, (1, 2, 4, 8, 16, 32), 2),
 }
 QUICK = {
     "efficientnet_lite0": Setting(2, 4, 4, 1, 3, 8, 40, 8, 6, (1, 8), 2),
@@ -66,10 +66,10 @@ QUICK = {
 }
 
 
-def start(network: str, precision: Precision, setting: Setting, folder: Path) -> Run:
+def start(network: str, precision: Precision, setting: Setting, folder: Path, device: Device) -> Run:
     """The network and the first images of the sample; VGG19 with random weights, which are put into `folder`."""
     limit = max(setting.images, setting.together, setting.batch)
-    words = [f"model={network}", f"precision={precision.value}", f"data.limit={limit}", "device=cpu"]
+    words = [f"model={network}", f"precision={precision.value}", f"data.limit={limit}", f"device={device.value}"]
     if network == "vgg19":
         weights = folder / "vgg19.pt"
         if not weights.exists():
@@ -78,16 +78,16 @@ def start(network: str, precision: Precision, setting: Setting, folder: Path) ->
     return prepare(compose_config([*words, "method=igos", f"resolution={RESOLUTION}"]))
 
 
-def evaluator(run: Run, method: str) -> Evaluator:
+def evaluator(run: Run, method: str, micro_batch: int) -> Evaluator:
     """Our way to the network, as a run has it; every case has one of its own, which counts its passes."""
     classifier, precision = run.classifier, run.config.precision
     layers = classifier.layers_for(method)
-    return Evaluator(classifier.network, classifier.fast_network, run.choose_batch_size(), precision, layers=layers)
+    return Evaluator(classifier.network, classifier.fast_network, micro_batch, precision, layers=layers)
 
 
 # The ceiling.
 
-USUAL = "as released, NCHW"
+USUAL, OURS = "as released, NCHW", "ours"
 
 
 def ways(run: Run) -> dict[str, Way]:
@@ -106,7 +106,7 @@ def ways(run: Run) -> dict[str, Way]:
             if precision is Precision.bf16:
                 cast = _InBfloat16(copy.deepcopy(other).bfloat16())
                 found[f"{name}, {layout}, bf16 weights"] = Way(cast, memory_format)
-    found["ours"] = Way(run.classifier.fast_network, torch.channels_last)
+    found[OURS] = Way(run.classifier.fast_network, torch.channels_last)
     return found
 
 

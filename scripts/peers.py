@@ -206,7 +206,7 @@ def quantus_pixel_flipping(subject: Subject, saliency_maps: Tensor, n_steps: int
 
     warnings.filterwarnings("ignore", module="quantus")  # one a step where nothing changed
     logging.getLogger("quantus").setLevel(logging.ERROR)
-    images, baselines = (tensor.numpy() for tensor in (subject.images, subject.baselines))
+    images, baselines = (tensor.cpu().numpy() for tensor in (subject.images, subject.baselines))
     areas = []
     for shown, hidden in ((images, baselines), (baselines, images)):
         metric = PixelFlipping(
@@ -218,14 +218,15 @@ def quantus_pixel_flipping(subject: Subject, saliency_maps: Tensor, n_steps: int
         curves = metric(
             model=subject.network,
             x_batch=shown,
-            y_batch=subject.targets.numpy(),
-            a_batch=saliency_maps.numpy(),
+            y_batch=subject.targets.cpu().numpy(),
+            a_batch=saliency_maps.cpu().numpy(),
             softmax=True,
             channel_first=True,
-            device="cpu",
+            device=str(subject.images.device),
         )
         with torch.no_grad():
-            first = subject.network(torch.from_numpy(shown)).softmax(1).gather(1, subject.targets[:, None])
+            start = subject.network(torch.from_numpy(shown).to(subject.images.device))
+            first = start.softmax(1).gather(1, subject.targets[:, None]).cpu()
         curve = np.concatenate([first.numpy(), np.array(curves)], axis=1)
         areas.append(np.trapezoid(curve, dx=1 / n_steps, axis=1))
     return torch.from_numpy(np.stack(areas, axis=1)).float()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import shlex
 import signal
 import subprocess
@@ -14,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from unmeasured import UNMEASURED
 
 from igos_bench.interrupt import GRACE
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
 IMAGES = 14
 QUICK = (
     *("model=timm", "model.architecture=test_resnet", "model.weights=null", "data=folder", "data.root=images"),
@@ -47,7 +46,7 @@ def listen() -> None:
 
 def start(words: Sequence[str], folder: Path, prepare: Callable[[], None] = listen) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, *words], cwd=folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
+        [sys.executable, *words], cwd=folder, env=UNMEASURED, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, preexec_fn=prepare,
     )  # fmt: skip
 

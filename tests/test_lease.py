@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from noise import write_noise
+from unmeasured import UNMEASURED
 
 from igos_bench import chunk
 from igos_bench.errors import UserError
@@ -229,7 +230,7 @@ def test_live_work_is_waited_for_and_ctrl_c_leaves(
     wait_until((tmp_path / "log").exists)
     waiting = subprocess.Popen(
         [sys.executable, "-m", "igos_bench", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=UNMEASURED,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it in the background
     )  # fmt: skip
     assert waiting.stderr
@@ -359,14 +360,33 @@ def test_nothing_is_written_or_removed_under_a_lost_lease(tmp_path: Path) -> Non
     other = {**maps, "saliency_map": maps["saliency_map"] + 1}
     for write in (
         lambda: directory.write_maps(0, other, lost),
+        lambda: directory.write_maps(1, other, lost),
         lambda: directory.commit(0, {"deletion": np.ones((1, 3))}, [row], lost),
         lambda: directory.log_timing(0, {}, lost),
         lambda: directory.write_provenance({}, lost),
+        lambda: directory.write_listing("a\n", lost),
     ):
-        with pytest.raises(LeaseLostError):
+        with pytest.raises(LeaseLostError, match="000000"):
             write()
     assert {path: path.read_bytes() for path in directory.path.rglob("0*.*")} == before
     assert not list(tmp_path.rglob(".*.tmp"))
+
+
+def test_no_rows_arrive_whose_lease_is_lost_after_their_curves(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "run", "paper-0")
+    early, late = Leases(tmp_path / "leases", 1), Leases(tmp_path / "leases", 1)
+    lost = early.claim("000000")
+    assert lost
+
+    def rows() -> Iterator[dict[str, str]]:  # are asked for when the curves are in their place
+        assert directory.curves.listed()[0] == {0}
+        early.release(lost)
+        assert late.claim("000000")
+        yield {"image_id": "a", "status": "ok"}
+
+    with pytest.raises(LeaseLostError):
+        directory.commit(0, {}, rows(), lost)  # type: ignore[arg-type]
+    assert not list(directory.protocol_path.rglob("*.csv"))
 
 
 def test_rows_that_change_are_withdrawn_through_the_lease(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -29,13 +30,13 @@ from result_folders import leave_run
 from igos_bench import packed_rows, packs
 from igos_bench.cells import _rows, read_cells
 from igos_bench.errors import UserError
-from igos_bench.formats import COLUMNS, by_id, rows_of
-from igos_bench.lease import Leases
+from igos_bench.formats import COLUMNS, by_id, read_csv, rows_of
+from igos_bench.lease import Lease, Leases
 from igos_bench.packing import _kinds, loose_ranges, pack_range
 from igos_bench.results import RunDirectory
 from igos_bench.status import look
 from igos_bench.table import make_table
-from igos_bench.tally import tally
+from igos_bench.tally import Tally, tally
 
 CONTEXT = multiprocessing.get_context("fork")
 CHUNKS = 7
@@ -131,8 +132,11 @@ def packing_process(directory: RunDirectory, number: signal.Signals, calls: int,
 def test_packed_is_what_loose_was(directory: RunDirectory) -> None:
     before = contents(directory)
     assert loose_ranges(directory) == [0, 3, 6]
+    assert not [chunk for chunk, _, rows in directory.scan() if isinstance(rows, bytes)]
     pack(directory)
     assert loose_ranges(directory) == [] and contents(directory) == before
+    assert [chunk for chunk, _, rows in directory.scan() if isinstance(rows, bytes)] == [0, 2, 4, 6], "all of them ok"
+    assert tally(directory.protocol_path) == Tally(11, Counter({"no, \n'image'": 3}), 11 * 1.5)
     left = {str(path.relative_to(directory.path)) for path in directory.path.rglob("*") if path.is_file()}
     ranges = ("000000-000002", "000003-000005", "000006-000008")
     kinds = ("maps", "timing", "paper-0123/curves", "paper-0123/records")
@@ -260,6 +264,110 @@ def test_a_chunk_that_somebody_works_on_stays_loose(directory: RunDirectory) -> 
         assert directory.records.listed()[0] == {3, 4, 5, 6} and contents(directory) == before
 
 
+def test_who_packs_a_range_already_is_named_and_waited_for(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", itertools.count().__next__)  # each look takes a second
+    told: list[str] = []
+    with Leases(directory.path / "leases", 10) as owner, Leases(directory.path / "leases", 10) as leases:
+        held = owner.claim("000000-000002")
+        assert held
+
+        def tell(line: str) -> None:
+            told.append(line)
+            owner.release(held)
+
+        pack_range(directory, leases, 0, tell)
+    assert len(told) == 1 and f"(process {os.getpid()})" in told[0] and "leases/000000-000002" in told[0]
+    assert loose_ranges(directory) == [3, 6]
+
+
+def overtake(directory: RunDirectory, name: str, monkeypatch: pytest.MonkeyPatch, others: Leases) -> list[Lease | None]:
+    """Take a lease over when its owner, who packs the first range, looks at the last chunk; returns what was taken."""
+    read_rows, taken = directory.read_rows, []
+
+    def overtaken(chunk: int) -> Any:
+        if chunk == 2:
+            shutil.rmtree(directory.path / "leases" / name)
+            taken.append(others.claim(name))
+        return read_rows(chunk)
+
+    monkeypatch.setattr(directory, "read_rows", overtaken)
+    return taken
+
+
+def test_a_range_that_was_taken_over_is_left_to_its_new_owner(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(directory)
+    with Leases(directory.path / "leases", 30) as others:
+        taken = overtake(directory, "000000-000002", monkeypatch, others)
+        pack(directory, 0)
+        assert taken[0]
+        assert [path.name for path in (directory.path / "leases").iterdir()] == ["000000-000002"], "no chunk's is kept"
+    assert contents(directory) == before and not list(directory.path.rglob("*.zip"))
+
+
+def test_a_chunk_that_was_taken_over_keeps_its_loose_files(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(directory)
+    with Leases(directory.path / "leases", 30) as others:
+        taken = overtake(directory, "000001", monkeypatch, others)
+        pack(directory, 0)
+        assert taken[0] and [path.name for path in (directory.path / "leases").iterdir()] == ["000001"]
+    for files in _kinds(directory):
+        assert files.listed() == ({1, 3, 4, 5, 6}, {0}) and list(files.packed(0)) == [0, 1, 2]
+    assert contents(directory) == before
+
+
+def test_an_archive_that_cannot_be_read_now_is_not_replaced(directory: RunDirectory) -> None:
+    directory.maps.archive(0).mkdir()
+    with pytest.raises(UserError, match="cannot write .*maps/000000-000002.zip: Is a directory"):
+        pack(directory, 0)
+    assert all(files.listed()[0] == set(range(CHUNKS)) for files in _kinds(directory))
+    assert not list((directory.path / "leases").iterdir())
+
+
+def test_what_is_packed_while_it_is_read_is_read(directory: RunDirectory) -> None:
+    before = [(first, [(chunk, file[:2]) for chunk, file in found]) for first, found in directory.records.files()]
+    files, summaries = directory.records.files(), directory.records.summaries()
+    ranges, said = [next(files)], [next(summaries)]
+    pack(directory)
+    ranges.extend(files)
+    said.extend(summaries)
+    assert [(first, [(chunk, file[:2]) for chunk, file in found]) for first, found in ranges] == before
+    assert [summary["done"] for summary in said] == [2, 1, 2, 1, 2, 1, 2]
+
+
+def test_a_file_of_rows_that_cannot_be_read_costs_its_chunk(directory: RunDirectory) -> None:
+    directory.records.loose(4).unlink()
+    directory.records.loose(4).mkdir()
+    with pytest.warns(UserWarning, match=r"records/000004.csv is missing or damaged: chunk 4 is computed again"):
+        found = list(directory.scan())
+    assert [chunk for chunk, _, rows in found if rows] == [0, 1, 2, 3, 5, 6] and found[4] == (4, (), [])
+    assert tally(directory.protocol_path).done == 9
+    assert not [row for row in read_csv(directory.merge()) or [{"image_id": "4"}] if row["image_id"].startswith("4")]
+
+
+@pytest.mark.parametrize("kind", ["maps", "curves"])
+def test_a_loose_file_that_is_damaged_does_not_pass_for_what_is_packed(directory: RunDirectory, kind: str) -> None:
+    pack(directory)
+    getattr(directory, kind).loose(4).write_bytes(b"torn")
+    with pytest.warns(UserWarning, match=f"{kind}/000004.npz is missing or damaged: chunk 4 is computed again"):
+        assert [chunk for chunk, _, rows in directory.scan() if rows] == [0, 1, 2, 3, 5, 6]
+    with pytest.warns(UserWarning, match=f"{kind}/000004.npz is missing or damaged: chunk 4 is computed again"):
+        assert directory.read_rows(4) == []
+
+
+def test_what_else_lies_in_a_folder_is_no_chunk(directory: RunDirectory) -> None:
+    pack(directory, 0)
+    before = contents(directory)
+    for name in ("notes.csv", "000009.txt", "000009-000010.zip", "a-b.zip", "000009.zip", ".000009.csv.0a1b2c3d.tmp"):
+        (directory.records.folder / name).write_bytes(b"")
+    assert directory.records.listed() == ({3, 4, 5, 6}, {0}) and contents(directory) == before
+
+
 def test_what_is_not_done_stays_loose(directory: RunDirectory) -> None:
     directory.maps.loose(2).write_bytes(directory.maps.loose(2).read_bytes()[:-3])
     directory.records.loose(1).unlink()
@@ -328,9 +436,10 @@ def test_a_damaged_archive_costs_its_chunks_and_no_others(directory: RunDirector
     if kind == "timing":
         assert directory.read_rows(3), "nothing rests on it"
     else:
-        with pytest.warns(UserWarning, match=r"000003-000005.zip is missing or damaged"):
+        message = r"3-000005.zip is missing or damaged: what it had of chunks 000003-000005 is computed again"
+        with pytest.warns(UserWarning, match=message):
             assert [chunk for chunk in range(CHUNKS) if not directory.read_rows(chunk)] == [3, 4, 5]
-        with pytest.warns(UserWarning, match=r"000003-000005.zip is missing or damaged"):
+        with pytest.warns(UserWarning, match=message):
             assert [chunk for chunk, _, rows in directory.scan() if rows] == [0, 1, 2, 6]
     for chunk in (3, 4, 5):
         write_chunk(directory, chunk)

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from torchvision.utils import save_image
 from toys import toy_image
+from unmeasured import UNMEASURED
 
 from igos_bench.config import Device, Precision
 from igos_bench.errors import UserError
@@ -14,6 +19,8 @@ from igos_bench.overrides import compose_config
 from igos_bench.prepare import Run, choose_device, prepare
 from igos_bench.provenance import describe
 from igos_bench.runner import execute
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -60,3 +67,26 @@ def test_tf32_is_of_cuda_alone_and_a_run_of_its_own(run: Run) -> None:
         other = replace(run, config=replace(run.config, precision=precision))
         keys[other.map_key] = describe(other)["precision"]
     assert list(keys.values()) == ["fp32", "bf16", "tf32"], "three keys"
+
+
+def test_only_what_numbers_come_of_makes_a_tree_dirty(tmp_path: Path) -> None:
+    for name in ("igos_bench", "conf"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / ".gitignore").write_text("__pycache__/\n")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=x", "-c", "user.email=x", "commit", "-qm", "x"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+
+    def is_dirty() -> bool:
+        code = "import json; from igos_bench.provenance import git_state; print(json.dumps(git_state()))"
+        command = [sys.executable, "-c", code]
+        said = subprocess.run(
+            command, cwd=tmp_path, env=UNMEASURED | {"PYTHONPATH": ""}, stdout=subprocess.PIPE, check=True
+        )
+        return bool(json.loads(said.stdout)["dirty"])
+
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "table.csv").write_text("a table that a run left\n")
+    (tmp_path / "README.md").write_text("a sentence about it\n")
+    assert not is_dirty()
+    (tmp_path / "conf" / "method" / "mine.yaml").write_text("name: mine\n")
+    assert is_dirty()

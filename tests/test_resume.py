@@ -19,6 +19,7 @@ from glob import iglob
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from igos_bench.formats import COLUMNS
 
@@ -96,6 +97,8 @@ def without_times(content: bytes) -> list[dict[str, str]]:
     return [{key: value for key, value in row.items() if not key.endswith("_seconds")} for row in rows]
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_killed_runs_end_in_the_same_bytes(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     uninterrupted = start(whole)  # beside the killed ones: a run must not depend on what else the machine does

@@ -25,6 +25,7 @@ def test_a_frame_has_what_the_rows_have(one: list[dict[str, Any]], other: list[d
     expected = [row for content in files for row in rows_of(content) or []]
     found = frame_of(files)
     assert tuple(found.columns) == COLUMNS and len(found) == len(expected) == len(one) + len(other)
+    assert {found[key].dtype for key in COLUMNS if key not in TEXTS} == {np.dtype(np.float64)}
     for i, row in enumerate(expected):
         for key in COLUMNS:
             value = found[key].iloc[i]

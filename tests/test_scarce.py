@@ -13,6 +13,7 @@ from conftest import Command
 from PIL import Image
 from test_bad_configuration import state
 from test_full_disk import disk  # noqa: F401  # a fixture
+from unmeasured import UNMEASURED
 
 ROOT = Path(__file__).parent.parent
 WORDS = (
@@ -93,8 +94,7 @@ def test_where_no_folder_can_be_written_a_sweep_says_so(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "igos_bench", "-m", *WORDS, "seed=0,1"]
     command = ["unshare", "--mount", "sh", "-c", 'mount -o remount,bind,ro / && exec "$@"', "sh", *words]
     # Coverage, where it is measured, could not write either, and would say so.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
-    environment |= {"PYTHONPATH": str(ROOT), **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path))}
+    environment = UNMEASURED | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path))
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     (line,) = ended.stderr.splitlines()
     assert ended.returncode == 4, f"these tests change how a file system is mounted, as root alone may: {line}"

@@ -50,6 +50,8 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_fifteen_cells(words: list[str]) -> None:
     done: dict[str, tuple[int, ...]] = dict.fromkeys(SHORT, ())
     for method, short in SHORT.items():
