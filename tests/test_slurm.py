@@ -190,8 +190,9 @@ def test_killed_cancelled_and_requeued(folder: Path) -> None:
 @pytest.mark.parametrize("folder", [44], indirect=True)
 def test_time_limit(folder: Path) -> None:
     """What is stopped by its limit for the last time is no failed image; the next submission goes on."""
-    limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=35", "hydra.launcher.max_num_timeout=0")
-    slow = ("method.steps=80", "seed=0")
+    # Slurm looks every half minute, and half a minute ahead: USR2 comes 15 to 45 s after the start.
+    limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=15", "hydra.launcher.max_num_timeout=0")
+    slow = ("method.steps=110", "seed=0")
     with submitted(folder, *slow, *limit) as process:
         output, errors = end(process, 143)
     assert "0 cells without a failure, 0 not available, 1 failed" in output
