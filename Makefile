@@ -13,8 +13,11 @@ help: ## list the targets
 demo: $(SAMPLE) ## I-GOS at 28 x 28 on the embedded sample
 	$(BIN)/igos-bench
 
+# One process more than cores: each waits now and then for others that it has started.
+WORKERS = $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 4
+
 test: $(DEV) ## the tests, without the long ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests -m "not long and not gpu and not slurm and not browser" $(COVER)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests -m "not long and not gpu and not slurm and not browser" $(COVER)
 
 test-long: $(DEV) ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 tests -m long

@@ -53,6 +53,7 @@ def test_mistyped_key_is_one_readable_line(scripts: Path, tmp_path: Path) -> Non
     assert "'methodd'" in line and "'method'" in line
 
 
+@pytest.mark.long
 def test_run_table_and_report(scripts: Path, tmp_path: Path) -> None:
     """The configs, the sample, the tuned lambdas and the paper's numbers are found without the repository."""
     words = ("data.limit=1", "method.iterations=1", "protocol.n_steps=2", "results_dir=out", "method.lambdas=tuned")

@@ -86,6 +86,7 @@ def read(out: Path) -> pd.DataFrame:
     return pd.read_csv(out, dtype={"value": str}).set_index(["choice", "value", "method"]).sort_index()
 
 
+@pytest.mark.long
 def test_stored_curves_give_what_scoring_again_gives(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +113,7 @@ def test_stored_curves_give_what_scoring_again_gives(
             assert table.loc["area", "right", method][f"{kind}_auc"] == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.long
 def test_the_network_is_asked_again(runs: Runs, tmp_path: Path) -> None:
     """One image; where igos-bench can score the same, it gives the same."""
     out = tmp_path / "table.csv"
@@ -203,6 +205,7 @@ def planned(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     return {(line.split()[0], int(line.split()[1])) for line in lines}
 
 
+@pytest.mark.long
 def test_commands_are_few_and_igos_bench_takes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

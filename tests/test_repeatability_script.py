@@ -147,6 +147,7 @@ def test_other_images_and_runs_that_are_not_there_are_named(folder: Path) -> Non
         compared(folder, WORKERS)
 
 
+@pytest.mark.long
 def test_one_of_several_values_is_asked_for_by_its_folder(real: Path, tmp_path: Path) -> None:
     shutil.copytree(real, tmp_path, dirs_exist_ok=True)
     assert start(tmp_path, "changes=[batch_size-1]") == 0

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 import simulate_scale
 
 
+@pytest.mark.long
 def test_a_cell_is_written_as_a_run_leaves_it(tmp_path: Path) -> None:
     row = simulate_scale.measure_one(str(tmp_path), 2_010)
     assert (row["cells"], row["rows"], row["files"]) == (1, 2_010, 2 * 4 + 5), (
