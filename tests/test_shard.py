@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -34,6 +35,7 @@ from igos_bench.overrides import compose_config
 from igos_bench.prepare import choose_device, prepare
 from igos_bench.runner import Outcome, execute
 from igos_bench.shard import Place, Shard, asked_or_auto, find_place, find_shard, spread, task_threads
+from igos_bench.torchrun import end_after_the_others
 
 IMAGES = 7
 
@@ -340,6 +342,28 @@ def test_each_process_of_eight_has_a_device_of_its_own(monkeypatch: pytest.Monke
     assert choose_device(Device.cpu, Precision.fp32, places[3]) == torch.device("cpu")
 
 
+@pytest.mark.parametrize("shard", ["null", "auto", "4/8", "1/1"])
+def test_whatever_each_process_of_torchruns_computes(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, shard: str
+) -> None:
+    """As above, and the network stays where it is."""
+    network = prepare(compose_config(words)).classifier
+    monkeypatch.setattr("igos_bench.prepare._classifier", lambda _config, _device: network)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _device: None)
+    words = [*words, "device=auto", f"shard={shard}"]
+    assert str(prepare(compose_config([*words, *["shard=null"] * (shard == "auto")])).device) == "cuda", "one process"
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", **TORCHRUN, "LOCAL_WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    devices = []
+    for i in range(8):
+        monkeypatch.setenv("RANK", str(i))
+        monkeypatch.setenv("LOCAL_RANK", str(i))
+        devices.append(str(prepare(compose_config(words)).device))
+    assert devices == [f"cuda:{i}" for i in range(8)]
+
+
 def test_all_cores_are_used_and_none_twice() -> None:
     for cores, count in ((64, 8), (7, 3), (2, 2), (1, 1)):
         threads = [Place(Shard(i, count), "torchrun", i, count).threads({}, cores) for i in range(count)]
@@ -353,7 +377,8 @@ def test_all_cores_are_used_and_none_twice() -> None:
 
 
 def test_a_job_of_slurm_has_the_threads_it_asked_for(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that is no shard, or shard=i/n: so are those of a sweep."""
+    """Also one that is no shard, or shard=i/n: so are those of a sweep. And torchrun's processes share them out."""
+    torchruns = {**TORCHRUN, "TORCHELASTIC_RUN_ID": "none"}
     for asked, threads in (("4", 4), ("16", 8), ("0", None), ("", None), ("x", None)):
         assert task_threads({"SLURM_CPUS_PER_TASK": asked}, 8) == threads
     monkeypatch.setattr("igos_bench.prepare._cores", lambda: 8)
@@ -364,9 +389,13 @@ def test_a_job_of_slurm_has_the_threads_it_asked_for(words: list[str], monkeypat
             ("1/2", {"SLURM_CPUS_PER_TASK": "2"}, 2),
             ("1/2", {"SLURM_CPUS_PER_TASK": "3", "OMP_NUM_THREADS": "1"}, 1),
             ("null", {}, 1),
+            ("1/2", torchruns, 2),
+            ("auto", torchruns, 2),
+            ("null", {**torchruns, "OMP_NUM_THREADS": "1"}, 2),
+            ("null", {**torchruns, "OMP_NUM_THREADS": "3"}, 1),
         ):
             torch.set_num_threads(1)
-            for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):
+            for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS", *torchruns):
                 monkeypatch.delenv(name, raising=False)
             for name, value in variables.items():
                 monkeypatch.setenv(name, value)
@@ -377,6 +406,21 @@ def test_a_job_of_slurm_has_the_threads_it_asked_for(words: list[str], monkeypat
 
 
 # torchrun itself
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_nobody_is_there_to_be_told_of_the_end(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """The work is done, and its exit code stays."""
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        port = str(asked.getsockname()[1])
+    dead = {**TORCHRUN, "TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in dead.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("igos_bench.torchrun.PATIENCE", 0.5)
+    started = time.monotonic()
+    assert end_after_the_others(code, {}) == code
+    assert time.monotonic() - started < 20
 
 
 def torchrun(words: list[str], tmp_path: Path, *flags: str, shard: str = "shard=auto") -> subprocess.Popen[str]:
