@@ -107,6 +107,20 @@ def test_n_may_change_and_no_row_is_lost_or_doubled(
     assert (nothing.rows, len(nothing.whole or ())) == ([], IMAGES), "a shard may have no chunk of its own"
 
 
+def test_shards_scored_under_another_protocol(words: list[str], tmp_path: Path) -> None:
+    """Their maps are those of an unsharded run, and so are the areas."""
+    areas = {}
+    for results, shards in (("whole", ["null"]), ("out", ["1/3", "2/3", "3/3"])):
+        words = [*words, f"results_dir={tmp_path / results}"]
+        for shard in shards:
+            run([*words, f"shard={shard}"])
+        scored = run([*words, "protocol=rise", "protocol.n_steps=3"], explain=False)
+        assert scored.directory == prepare(compose_config(words)).directory.path
+        areas[results] = [(row["image_id"], row["deletion_auc"], row["insertion_auc"]) for row in scored.whole or ()]
+    assert areas["out"] == areas["whole"]
+    assert len({area for _, *pair in areas["out"] for area in pair}) == 2 * IMAGES, "of all images, and no constant"
+
+
 def test_a_shard_that_starts_opens_no_chunk_of_others(words: list[str], tmp_path: Path) -> None:
     words = [*words, f"results_dir={tmp_path / 'out'}"]
     for i in (1, 2):
