@@ -28,13 +28,14 @@ from noise import write_noise
 
 from igos_bench import packs
 from igos_bench.config import Device, Precision
-from igos_bench.console import print_summary
+from igos_bench.console import print_header, print_summary
 from igos_bench.errors import UserError
 from igos_bench.lease import Leases
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import choose_device, prepare
 from igos_bench.runner import Outcome, execute
 from igos_bench.shard import Place, Shard, asked_or_auto, find_place, find_shard, spread, task_threads
+from igos_bench.status import look, printed
 from igos_bench.torchrun import end_after_the_others
 
 IMAGES = 7
@@ -289,6 +290,27 @@ def test_a_failed_image_of_a_packed_chunk_is_tried_again(words: list[str], tmp_p
     assert mended.resumed == IMAGES - 1 and print_summary(mended, Shard(0, 1)) == 0
     run([*words, f"results_dir={tmp_path / 'whole'}"])
     assert archives(tmp_path / "out") == archives(tmp_path / "whole")
+
+
+def test_a_killed_job_is_known_by_its_first_line(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a cell that its shards have completed; a cell with another seed is another one."""
+    log = tmp_path / "out" / "sweeps" / "now" / "7_0" / "7_0_0_log.err"
+    log.parent.mkdir(parents=True)
+    log.write_text("srun: error: vm: task 0: Killed\n")
+    words = [*words, f"results_dir={tmp_path / 'out'}"]
+
+    def is_listed(*more: str) -> bool:
+        capsys.readouterr()
+        print_header("run", prepare(compose_config([*words, "shard=2/2", *more])))
+        log.with_name("7_0_0_log.out").write_text(capsys.readouterr().out)
+        return "killed: " in printed(look(tmp_path / "out"), tmp_path / "out")
+
+    run([*words, "shard=1/2"])
+    assert is_listed()
+    run([*words, "shard=2/2"])
+    assert not is_listed() and is_listed("seed=1") and is_listed("precision=bf16")
 
 
 def test_what_is_no_shard(igos_bench: Command) -> None:
