@@ -22,7 +22,7 @@ from .methods import Method
 from .metrics import Protocol
 from .models import Classifier, load_classifier
 from .results import RunDirectory, check_folder_name, short_key
-from .shard import Place, Shard, asked_or_auto, find_place, find_shard, task_threads
+from .shard import Place, Shard, asked_or_auto, find_shard, own_place, task_threads
 
 TARGET_RULE = "predicted"
 
@@ -142,7 +142,7 @@ def prepare(config: RunConfig, read: Read = read_manifest, config_dir: str | Non
         method = check_maps(config.maps, config.name, requested)
         config = replace(config, method={"name": method.name}, resolution=method.resolution)
     find_shard(config.shard)  # before anything is loaded
-    place = find_place(os.environ) if config.shard == "auto" else None
+    place = own_place(config.shard, os.environ)
     device = choose_device(config.device, config.precision, place)
     forbid_shortcuts()
     if device.type == "cpu":

@@ -63,7 +63,7 @@ class Place(NamedTuple):
         if count == 1 and self.launcher == "srun":  # which shows each task the device that is its own
             return 0
         raise UserError(
-            f"shard=auto: {self.launcher} has started at least {self.local + 1} processes here, one a CUDA device, and "
+            f"{self.launcher} has started at least {self.local + 1} processes here, one a CUDA device, and "
             f"there are {count}: start as many, or say device=cpu"
         )
 
@@ -122,6 +122,14 @@ def find_place(environment: Mapping[str, str]) -> Place:
         "shard this process is, and neither has started it: start it with one of them, as in `torchrun "
         "--nproc-per-node=8 -m igos_bench ... shard=auto`, or write shard=i/n"
     )
+
+
+def own_place(asked: str | None, environment: Mapping[str, str]) -> Place | None:
+    """This process's place among those beside it, which gives it a device and threads; None where it may be alone.
+
+    Whatever is computed: of torchrun's processes with `shard=4/8` or `-m shards=8` too, each has a device of its own.
+    """
+    return find_place(environment) if asked == "auto" or is_one_of_torchruns(environment) else None
 
 
 def spread(words: Sequence[str]) -> list[str]:

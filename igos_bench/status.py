@@ -5,13 +5,10 @@ It shows what was begun; `plan` shows what was asked for too.
 
 from __future__ import annotations
 
-import os
-import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +16,7 @@ import pandas as pd
 from .counted import Counted, columns
 from .errors import UserError, one_line
 from .formats import read_json
+from .killed import killed_jobs
 from .lease import Holder, Leases
 from .results import run_files
 from .tally import tally
@@ -26,28 +24,31 @@ from .tally import tally
 SHOWN = 5
 """Reasons of a cell, and logs, that are shown."""
 
-KILLED = re.compile(
-    rb"^(?:slurmstepd|srun)\S*: error: .*(?:CANCELLED AT|oom.kill|Out Of Memory|: Killed|Node failure).*$", re.MULTILINE
-)
-"""What Slurm says in the log of a job that it kills: over its time or memory, cancelled, preempted."""
-
-TAIL = 2**16
-"""Bytes at the end of such a log that are looked at."""
-
 
 @dataclass(frozen=True)
 class Progress(Counted):
     """One cell.
 
     Attributes:
+        run_key: As `show` takes it.
+        seed: Of the run, and its precision.
         failed: Reason -> how many images.
         processes: That work on it now.
         seconds: An image by one process; None where none is done.
     """
 
+    run_key: str
+    seed: int
+    precision: str
     failed: Counter[str]
     processes: int
     seconds: float | None
+
+    @property
+    def said(self) -> dict[str, str]:
+        """What its jobs say of it in their first line, see `console.print_header`; others may say the same."""
+        names = ("method", "resolution", "model", "data", "protocol", "seed", "precision")
+        return {name: str(getattr(self, name)) for name in names}
 
     @property
     def state(self) -> str:
@@ -78,7 +79,7 @@ def look(results_dir: Path) -> list[Progress]:
     found = [cell for path in run_files(results_dir) for cell in _cells(path)]
     if not found:
         where = f"no runs under {results_dir / 'runs'}: say results_dir=FOLDER, or make one with `igos-bench`"
-        raise UserError("; ".join([where, *_logs(results_dir), *_killed(results_dir)]))
+        raise UserError("; ".join([where, *_logs(results_dir), *_killed(found, results_dir)]))
     return found
 
 
@@ -96,6 +97,9 @@ def _cells(path: Path) -> Iterator[Progress]:
             protocol=folder.name.rpartition("-")[0],
             requested=requested,
             done=rows.done,
+            run_key=run["map_key"],
+            seed=run["config"]["seed"],
+            precision=run["config"]["precision"],
             failed=rows.failed,
             processes=processes if rows.done < requested else 0,
             seconds=rows.seconds / rows.done if rows.done else None,
@@ -124,9 +128,10 @@ def printed(cells: Sequence[Progress], results_dir: Path) -> str:
             "images/s": [f"{cell.rate:.3g}" if cell.rate else "-" for cell in cells],
             "hours left": [_hours(cell.work, cell.processes) for cell in cells],
             "state": [cell.state for cell in cells],
+            "run": [cell.run_key for cell in cells],
         }
     )
-    told = [*_reasons(cells), *_logs(results_dir), *_killed(results_dir)]
+    told = [*_reasons(cells), *_logs(results_dir), *_killed(cells, results_dir)]
     return "\n".join([table.to_string(index=False), "", _sum(cells), *told])
 
 
@@ -145,7 +150,8 @@ def _sum(cells: Sequence[Progress]) -> str:
     if processes:
         text += f"{processes} process{'es' * (processes > 1)}, {sum(cell.rate for cell in cells):.3g} images a second; "
     text += f"{_hours(known, processes)} hours left for {processes or 1} such process{'es' * (processes > 1)}"
-    return text + (f", and {unknown} cells of which no time is known" if unknown else "")
+    text += f", and {unknown} cells of which no time is known" if unknown else ""
+    return f"{text}\nwhat was not begun is not counted: `igos-bench plan -m ...` counts it, with the words of the sweep"
 
 
 def _reasons(cells: Sequence[Progress]) -> Iterator[str]:
@@ -167,26 +173,11 @@ def _logs(results_dir: Path) -> Iterator[str]:
         yield f"broke: and {len(logs) - SHOWN:,} times before, see {results_dir / 'logs'}"
 
 
-def _killed(results_dir: Path) -> Iterator[str]:
-    """Jobs of sweeps that Slurm killed and that have not come to an end since, latest first; see `_logs`.
+def _killed(cells: Sequence[Progress], results_dir: Path) -> Iterator[str]:
+    """Jobs that Slurm killed, but for those whose cell is complete: another job has gone on with it."""
 
-    Their logs are where the sweep's launcher puts them; a job that comes to its end leaves its result beside its log.
-    """
-    logs = []
-    for log in results_dir.glob("sweeps/*/*/*_log.err"):
-        if not log.with_name(log.name.replace("_log.err", "_result.pkl")).exists():
-            logs.append((log.stat().st_mtime, log))
-    shown = 0
-    for moment, log in sorted(logs, reverse=True):
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            said = {line.partition(b":")[0]: line for line in KILLED.findall(file.read())}  # the last of each program
-        if not said:
-            continue
-        if shown == SHOWN:
-            yield f"killed: and others before, see {results_dir / 'sweeps'}"
-            return
-        shown += 1
-        when = datetime.fromtimestamp(moment).strftime("%Y-%m-%d_%H-%M-%S")
-        told = b"; ".join(said.values()).decode(errors="replace")
-        yield f"killed: {when} job {log.parent.name}: {one_line(told)} ({log})"
+    def is_complete(said: Mapping[str, str]) -> bool:
+        mine = [cell for cell in cells if cell.said.items() <= said.items()]
+        return bool(mine) and all(cell.left == 0 for cell in mine)
+
+    return killed_jobs(results_dir, is_complete, SHOWN)

@@ -16,12 +16,12 @@ folder=$(cd "$2" && pwd)
 end() { # NAME
     pid=$(cat "$folder/$1.pid" 2>/dev/null) || return 0
     [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ] || return 0
-    kill "$pid"
+    kill "$pid" 2>/dev/null || return 0 # it has ended just now
     for _ in $(seq 100); do
         [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ] || return 0
         sleep 0.1
     done
-    kill -KILL "$pid"
+    kill -KILL "$pid" 2>/dev/null || true
 }
 
 stop() {

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,13 +28,15 @@ from noise import write_noise
 
 from igos_bench import packs
 from igos_bench.config import Device, Precision
-from igos_bench.console import print_summary
+from igos_bench.console import print_header, print_summary
 from igos_bench.errors import UserError
 from igos_bench.lease import Leases
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import choose_device, prepare
 from igos_bench.runner import Outcome, execute
 from igos_bench.shard import Place, Shard, asked_or_auto, find_place, find_shard, spread, task_threads
+from igos_bench.status import look, printed
+from igos_bench.torchrun import end_after_the_others
 
 IMAGES = 7
 
@@ -103,6 +106,20 @@ def test_n_may_change_and_no_row_is_lost_or_doubled(
     assert files(tmp_path / "out") == whole
     nothing = run([*words, "shard=9/9"])
     assert (nothing.rows, len(nothing.whole or ())) == ([], IMAGES), "a shard may have no chunk of its own"
+
+
+def test_shards_scored_under_another_protocol(words: list[str], tmp_path: Path) -> None:
+    """Their maps are those of an unsharded run, and so are the areas."""
+    areas = {}
+    for results, shards in (("whole", ["null"]), ("out", ["1/3", "2/3", "3/3"])):
+        words = [*words, f"results_dir={tmp_path / results}"]
+        for shard in shards:
+            run([*words, f"shard={shard}"])
+        scored = run([*words, "protocol=rise", "protocol.n_steps=3"], explain=False)
+        assert scored.directory == prepare(compose_config(words)).directory.path
+        areas[results] = [(row["image_id"], row["deletion_auc"], row["insertion_auc"]) for row in scored.whole or ()]
+    assert areas["out"] == areas["whole"]
+    assert len({area for _, *pair in areas["out"] for area in pair}) == 2 * IMAGES, "of all images, and no constant"
 
 
 def test_a_shard_that_starts_opens_no_chunk_of_others(words: list[str], tmp_path: Path) -> None:
@@ -275,6 +292,27 @@ def test_a_failed_image_of_a_packed_chunk_is_tried_again(words: list[str], tmp_p
     assert archives(tmp_path / "out") == archives(tmp_path / "whole")
 
 
+def test_a_killed_job_is_known_by_its_first_line(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a cell that its shards have completed; a cell with another seed is another one."""
+    log = tmp_path / "out" / "sweeps" / "now" / "7_0" / "7_0_0_log.err"
+    log.parent.mkdir(parents=True)
+    log.write_text("srun: error: vm: task 0: Killed\n")
+    words = [*words, f"results_dir={tmp_path / 'out'}"]
+
+    def is_listed(*more: str) -> bool:
+        capsys.readouterr()
+        print_header("run", prepare(compose_config([*words, "shard=2/2", *more])))
+        log.with_name("7_0_0_log.out").write_text(capsys.readouterr().out)
+        return "killed: " in printed(look(tmp_path / "out"), tmp_path / "out")
+
+    run([*words, "shard=1/2"])
+    assert is_listed()
+    run([*words, "shard=2/2"])
+    assert not is_listed() and is_listed("seed=1") and is_listed("precision=bf16")
+
+
 def test_what_is_no_shard(igos_bench: Command) -> None:
     for asked in ("0/2", "3/2", "1/0", "1", "-1/2", "a/b", "1/2/3", "1.5/2", "", "²/3"):
         with pytest.raises(UserError, match=f"^shard={re.escape(asked)}: write i/n"):
@@ -340,6 +378,28 @@ def test_each_process_of_eight_has_a_device_of_its_own(monkeypatch: pytest.Monke
     assert choose_device(Device.cpu, Precision.fp32, places[3]) == torch.device("cpu")
 
 
+@pytest.mark.parametrize("shard", ["null", "auto", "4/8", "1/1"])
+def test_whatever_each_process_of_torchruns_computes(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, shard: str
+) -> None:
+    """As above, and the network stays where it is."""
+    network = prepare(compose_config(words)).classifier
+    monkeypatch.setattr("igos_bench.prepare._classifier", lambda _config, _device: network)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _device: None)
+    words = [*words, "device=auto", f"shard={shard}"]
+    assert str(prepare(compose_config([*words, *["shard=null"] * (shard == "auto")])).device) == "cuda", "one process"
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", **TORCHRUN, "LOCAL_WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(name, value)
+    devices = []
+    for i in range(8):
+        monkeypatch.setenv("RANK", str(i))
+        monkeypatch.setenv("LOCAL_RANK", str(i))
+        devices.append(str(prepare(compose_config(words)).device))
+    assert devices == [f"cuda:{i}" for i in range(8)]
+
+
 def test_all_cores_are_used_and_none_twice() -> None:
     for cores, count in ((64, 8), (7, 3), (2, 2), (1, 1)):
         threads = [Place(Shard(i, count), "torchrun", i, count).threads({}, cores) for i in range(count)]
@@ -353,7 +413,8 @@ def test_all_cores_are_used_and_none_twice() -> None:
 
 
 def test_a_job_of_slurm_has_the_threads_it_asked_for(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that is no shard, or shard=i/n: so are those of a sweep."""
+    """Also one that is no shard, or shard=i/n: so are those of a sweep. And torchrun's processes share them out."""
+    torchruns = {**TORCHRUN, "TORCHELASTIC_RUN_ID": "none"}
     for asked, threads in (("4", 4), ("16", 8), ("0", None), ("", None), ("x", None)):
         assert task_threads({"SLURM_CPUS_PER_TASK": asked}, 8) == threads
     monkeypatch.setattr("igos_bench.prepare._cores", lambda: 8)
@@ -364,9 +425,13 @@ def test_a_job_of_slurm_has_the_threads_it_asked_for(words: list[str], monkeypat
             ("1/2", {"SLURM_CPUS_PER_TASK": "2"}, 2),
             ("1/2", {"SLURM_CPUS_PER_TASK": "3", "OMP_NUM_THREADS": "1"}, 1),
             ("null", {}, 1),
+            ("1/2", torchruns, 2),
+            ("auto", torchruns, 2),
+            ("null", {**torchruns, "OMP_NUM_THREADS": "1"}, 2),
+            ("null", {**torchruns, "OMP_NUM_THREADS": "3"}, 1),
         ):
             torch.set_num_threads(1)
-            for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):
+            for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS", *torchruns):
                 monkeypatch.delenv(name, raising=False)
             for name, value in variables.items():
                 monkeypatch.setenv(name, value)
@@ -377,6 +442,21 @@ def test_a_job_of_slurm_has_the_threads_it_asked_for(words: list[str], monkeypat
 
 
 # torchrun itself
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_nobody_is_there_to_be_told_of_the_end(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """The work is done, and its exit code stays."""
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        port = str(asked.getsockname()[1])
+    dead = {**TORCHRUN, "TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in dead.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("igos_bench.torchrun.PATIENCE", 0.5)
+    started = time.monotonic()
+    assert end_after_the_others(code, {}) == code
+    assert time.monotonic() - started < 20
 
 
 def torchrun(words: list[str], tmp_path: Path, *flags: str, shard: str = "shard=auto") -> subprocess.Popen[str]:

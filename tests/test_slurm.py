@@ -169,8 +169,9 @@ def test_killed_cancelled_and_requeued(folder: Path) -> None:
     assert re.search(rf"failed with 1: {name}: its job \d+_0 ended with FAILED; its log is .+err", errors), errors
     assert re.search(rf"failed with 1: {name} with seed 1: its job \d+_1 ended with CANCELLED", errors), errors
     said = read(folder, "status")
-    assert re.search(r"killed: .+ job \d+_0: srun: error: .+: Killed \(.+_log.err\)", said), said
-    assert re.search(r"killed: .+ job \d+_1: slurmstepd.+ CANCELLED AT ", said), said
+    cells = f"{name}, folder, under paper with seed"
+    assert re.search(rf"killed: .+ job \d+_0, {cells} 0: srun: error: .+: Killed \(.+_log.err\)", said), said
+    assert re.search(rf"killed: .+ job \d+_1, {cells} 1: slurmstepd.+ CANCELLED AT ", said), said
     assert said.count("killed: ") == 2, "and not what was requeued and came to its end"
     before = committed(folder / "broken")
     assert 4 + 12 <= len(before) < 36
@@ -178,6 +179,7 @@ def test_killed_cancelled_and_requeued(folder: Path) -> None:
     with submitted(folder, swept) as process:
         output, _ = end(process, 0)
     assert "3 cells without a failure, 0 not available, 0 failed" in output
+    assert "killed: " not in read(folder, "status"), "what other jobs have completed since"
     after = committed(folder / "broken")
     assert len(after) == 36
     assert {path: after[path] for path in before} == before, "seconds and all: nothing is computed twice"
@@ -236,6 +238,7 @@ def test_preempted(folder: Path) -> None:
     assert len(after) == 16 and {path: after[path] for path in before} == before
     whole(folder, *slow)
     assert differences(folder / "whole", folder / "broken") == []
+    assert read(folder, "table")
 
 
 def kill_the_node() -> None:

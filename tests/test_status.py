@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -103,6 +104,39 @@ def test_jobs_that_slurm_killed(tmp_path: Path) -> None:
         elsewhere.mkdir()
         (tmp_path / "sweeps").rename(elsewhere / "sweeps")
         look(elsewhere)
+
+
+def test_a_killed_jobs_cell(tmp_path: Path) -> None:
+    """Named as the job has named it; left out once it is complete, as another job has gone on with it."""
+    leave_run(tmp_path, "igos", 28, [(0.1, 0.9)] * 2, requested=4, seed=1)
+    complete = leave_run(tmp_path, "igos", 28, [(0.1, 0.9)] * 4, seed=2)
+    leave_run(tmp_path, "igos", 28, [(0.1, 0.9)] * 4, seed=2, parameters={"steps": 7})
+    words = "model=toy data=images (4 images) protocol=paper device=cpu precision=fp32"
+    for seed, shard in ((1, " shard=2/3"), (2, ""), (3, "")):
+        log = leave_log(tmp_path, f"5_{seed}", CANCELLED, time.time() - seed)
+        header = f"run: method=igos resolution=28 {words} seed={seed}{shard}\n"
+        log.with_name(log.name.replace(".err", ".out")).write_text(f"submitit INFO - Loading\n{header}resumed 1/4\n")
+    log = leave_log(tmp_path, "5_4", CANCELLED, time.time() - 4)
+    log.with_name(log.name.replace(".err", ".out")).write_text("submitit INFO - Loading\nrun: me")
+
+    def killed() -> list[str]:
+        return re.findall(
+            r"^killed: .* job (.+): slurmstepd-vm: error: ", printed(look(tmp_path), tmp_path), re.MULTILINE
+        )
+
+    named = "igos at 28 on toy, images, under paper with seed"
+    assert killed() == [f"5_1, {named} 1, shard 2/3", f"5_3, {named} 3", "5_4"]
+    # Of two cells that a job's words do not tell apart, one is not complete.
+    (complete.protocol_path / "records" / "000001.csv").unlink()
+    assert killed() == [f"5_1, {named} 1, shard 2/3", f"5_2, {named} 2", f"5_3, {named} 3", "5_4"]
+
+
+def test_cells_that_differ_in_settings_alone(tmp_path: Path) -> None:
+    """Each has its key, as in the table; and what was not begun is not passed over in silence."""
+    runs = [leave_run(tmp_path, "igos", 28, [(0.1, 0.9)], seed=seed) for seed in (0, 1)]
+    shown = printed(look(tmp_path), tmp_path)
+    assert {line.split()[-1] for line in shown.splitlines() if " complete " in line} == {run.path.name for run in runs}
+    assert "\nwhat was not begun is not counted: `igos-bench plan -m ...`" in shown
 
 
 def test_nothing_there(tmp_path: Path) -> None:
