@@ -17,7 +17,8 @@ from .config import DataConfig
 from .errors import ImageError, UserError, unknown
 from .imagenet import find_imagenet
 from .labels import imagenet_wnids, package_folder
-from .source import Found, ImageSource, existing
+from .paths import existing, is_folder
+from .source import Found, ImageSource, open_regular
 
 __all__ = ["EXTENSIONS", "ImageSource", "Manifest", "Read", "read_manifest", "read_once", "warn_of_others"]
 
@@ -162,8 +163,9 @@ def _listed(text: str, found: Found) -> list[ImageSource]:
     """The images that a file names, an id a line, in its order."""
     path = existing("data.list", text, "a file with one image id a line")
     try:
-        ids = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        with open_regular(path) as file:
+            ids = [line for line in file.read().decode("utf-8-sig").splitlines() if line.strip()]
+    except (ImageError, OSError, UnicodeDecodeError) as error:
         raise UserError(f"data.list={text} cannot be read as a text file with one image id a line: {error}") from error
     known = {image.image_id: image for image in found.images}
     example = f"ids here look like {found.images[0].image_id}"
@@ -193,7 +195,7 @@ def _folder(config: DataConfig) -> Found:
     if not config.root:
         raise UserError(f"data={config.name} needs data.root=FOLDER, the folder that holds the images")
     root = existing("data.root", config.root, "the folder that holds the images")
-    if not _is_folder(root):
+    if not is_folder(root):
         raise UserError(f"data.root={config.root} is a file, not a folder: give the folder that holds the images")
     names: list[Path] = []
     others: Counter[str] = Counter()
@@ -230,14 +232,10 @@ def _walk(root: Path) -> Iterator[Path]:
                 f"{folder} cannot be listed: {error.strerror}; mend it or move it out of data.root"
             ) from error
         for path in paths:
-            if path.suffix.lower() in EXTENSIONS or not _is_folder(path):
+            if path.suffix.lower() in EXTENSIONS or not is_folder(path):
                 yield path
             elif path.resolve() not in ancestors:
                 left.append((path, ancestors))
-
-
-def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112 - pathlib's raises where a parent may not be entered
 
 
 def _labels(folders: set[str]) -> dict[str, int]:

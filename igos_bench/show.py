@@ -12,6 +12,7 @@ from .errors import UserError
 from .formats import read_json
 from .marks import MARKS, marks_of_run
 from .methods import installed_version
+from .paths import is_file
 from .results import run_files
 from .tuned import tuned_lambdas
 from .words import flat, words_for, written
@@ -42,7 +43,7 @@ def find_run(asked: str, results_dir: Path) -> Path:
         UserError: There is no such run, or there are several.
     """
     for folder in (Path(asked), Path(asked).parent):
-        if (folder / "run.json").is_file():
+        if is_file(folder / "run.json"):
             return folder.resolve()
     there = [path.parent for path in run_files(results_dir)]
     if not there:

@@ -20,6 +20,7 @@ from .counted import Counted, columns
 from .errors import UserError, one_line
 from .formats import read_json
 from .lease import Holder, Leases
+from .paths import below
 from .results import run_files
 from .tally import tally
 
@@ -159,7 +160,7 @@ def _reasons(cells: Sequence[Progress]) -> Iterator[str]:
 
 def _logs(results_dir: Path) -> Iterator[str]:
     """Cells of sweeps that broke, latest first; some may have been mended since, so that the moment is told."""
-    logs = sorted(results_dir.glob("logs/*.txt"), reverse=True)
+    logs = below(results_dir, "logs/*.txt")[::-1]
     for log in logs[:SHOWN]:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         yield f"broke: {log.stem}: {one_line(lines[-1] if lines else 'no story')} ({log})"
@@ -173,7 +174,7 @@ def _killed(results_dir: Path) -> Iterator[str]:
     Their logs are where the sweep's launcher puts them; a job that comes to its end leaves its result beside its log.
     """
     logs = []
-    for log in results_dir.glob("sweeps/*/*/*_log.err"):
+    for log in below(results_dir, "sweeps/*/*/*_log.err"):
         if not log.with_name(log.name.replace("_log.err", "_result.pkl")).exists():
             logs.append((log.stat().st_mtime, log))
     shown = 0
