@@ -95,7 +95,10 @@ def _code_and_machine(begun: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     git = begun["git"]
     yield "started", begun["started"]
     changes = "uncommitted changes beside it" if git and git["dirty"] else "no uncommitted changes"
-    yield "commit", f"{git['commit']}, {changes}" if git else "not known: the code was in no repository, or git did not answer"
+    yield (
+        "commit",
+        f"{git['commit']}, {changes}" if git else "not known: the code was in no repository, or git did not answer",
+    )
     yield "versions", ", ".join(f"{name} {version}" for name, version in begun["versions"].items())
     yield "machine", f"{begun['machine']}, {begun['processor']}, {begun['device']}, {begun['threads']} threads"
 
