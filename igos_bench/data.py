@@ -205,14 +205,23 @@ def _folder(config: DataConfig) -> Found:
         else:
             others[path.suffix.lower() or "without an ending"] += 1
     if not names:
-        commonest = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
-        found = ", ".join(f"{count} {ending}" for ending, count in commonest) or "no files at all"
+        found = _commonest(others) or "no files at all"
         raise UserError(
             f"data.root={config.root} holds no images: looked at all depths for {' '.join(EXTENSIONS)}, found {found}"
+        )
+    if others:
+        warnings.warn(
+            f"left out of data.root={config.root}, having no image's ending: {_commonest(others)}", stacklevel=3
         )
     label = _labels({name.parts[0] if len(name.parts) > 1 else "" for name in names})
     images = [ImageSource(_image_id(name), label.get(name.parts[0]), root / name) for name in names]
     return Found(images, f"all images below {root}", "the class folders" if label else None)
+
+
+def _commonest(endings: Counter[str]) -> str:
+    """Of so many files by their endings, the five commonest."""
+    commonest = sorted(endings.items(), key=lambda item: (-item[1], item[0]))[:5]
+    return ", ".join(f"{count} {ending}" for ending, count in commonest)
 
 
 def _walk(root: Path) -> Iterator[Path]:
