@@ -13,7 +13,7 @@ from .clock import Clock
 from .config import Timing
 from .data import ImageSource
 from .errors import ImageError, UserError
-from .evaluate import Evaluator
+from .evaluate import Evaluator, is_out_of_memory
 from .foreign import MapFolder
 from .formats import Row, by_id
 from .metrics import deletion_insertion, is_constant
@@ -52,10 +52,16 @@ def explain_and_score(
         raise
     except Exception as error:
         if len(good) == 1:
-            kind = "" if isinstance(error, ImageError) else f"{type(error).__name__}: "
-            rows[good[0][0].image_id]["error"] = f"{kind}{error}".splitlines()[0]
+            rows[good[0][0].image_id]["error"] = _reason(error)
             return []
     return [result for one in good for result in explain_and_score(run, evaluate, [one], rows, stored)]
+
+
+def _reason(error: Exception) -> str:
+    """Why an image failed alone. That memory ran out, not all say that it did: oneDNN could not create a primitive."""
+    scarce = isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error)
+    kind = "" if isinstance(error, ImageError) else f"{type(error).__name__}: "
+    return f"{'out of memory: ' * scarce}{kind}{error}".splitlines()[0]
 
 
 def _batch(

@@ -17,7 +17,8 @@ from .config import DataConfig
 from .errors import ImageError, UserError, unknown
 from .imagenet import find_imagenet
 from .labels import imagenet_wnids, package_folder
-from .source import Found, ImageSource, existing
+from .paths import existing, is_folder
+from .source import Found, ImageSource, open_regular
 
 __all__ = ["EXTENSIONS", "ImageSource", "Manifest", "Read", "read_manifest", "read_once", "warn_of_others"]
 
@@ -162,8 +163,9 @@ def _listed(text: str, found: Found) -> list[ImageSource]:
     """The images that a file names, an id a line, in its order."""
     path = existing("data.list", text, "a file with one image id a line")
     try:
-        ids = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        with open_regular(path) as file:
+            ids = [line for line in file.read().decode("utf-8-sig").splitlines() if line.strip()]
+    except (ImageError, OSError, UnicodeDecodeError) as error:
         raise UserError(f"data.list={text} cannot be read as a text file with one image id a line: {error}") from error
     known = {image.image_id: image for image in found.images}
     example = f"ids here look like {found.images[0].image_id}"
@@ -193,7 +195,7 @@ def _folder(config: DataConfig) -> Found:
     if not config.root:
         raise UserError(f"data={config.name} needs data.root=FOLDER, the folder that holds the images")
     root = existing("data.root", config.root, "the folder that holds the images")
-    if not _is_folder(root):
+    if not is_folder(root):
         raise UserError(f"data.root={config.root} is a file, not a folder: give the folder that holds the images")
     names: list[Path] = []
     others: Counter[str] = Counter()
@@ -203,14 +205,23 @@ def _folder(config: DataConfig) -> Found:
         else:
             others[path.suffix.lower() or "without an ending"] += 1
     if not names:
-        commonest = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
-        found = ", ".join(f"{count} {ending}" for ending, count in commonest) or "no files at all"
+        found = _commonest(others) or "no files at all"
         raise UserError(
             f"data.root={config.root} holds no images: looked at all depths for {' '.join(EXTENSIONS)}, found {found}"
+        )
+    if others:
+        warnings.warn(
+            f"left out of data.root={config.root}, having no image's ending: {_commonest(others)}", stacklevel=3
         )
     label = _labels({name.parts[0] if len(name.parts) > 1 else "" for name in names})
     images = [ImageSource(_image_id(name), label.get(name.parts[0]), root / name) for name in names]
     return Found(images, f"all images below {root}", "the class folders" if label else None)
+
+
+def _commonest(endings: Counter[str]) -> str:
+    """Of so many files by their endings, the five commonest."""
+    commonest = sorted(endings.items(), key=lambda item: (-item[1], item[0]))[:5]
+    return ", ".join(f"{count} {ending}" for ending, count in commonest)
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -230,14 +241,10 @@ def _walk(root: Path) -> Iterator[Path]:
                 f"{folder} cannot be listed: {error.strerror}; mend it or move it out of data.root"
             ) from error
         for path in paths:
-            if path.suffix.lower() in EXTENSIONS or not _is_folder(path):
+            if path.suffix.lower() in EXTENSIONS or not is_folder(path):
                 yield path
             elif path.resolve() not in ancestors:
                 left.append((path, ancestors))
-
-
-def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112 - pathlib's raises where a parent may not be entered
 
 
 def _labels(folders: set[str]) -> dict[str, int]:

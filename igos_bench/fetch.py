@@ -16,6 +16,7 @@ import huggingface_hub
 import torch
 
 from .errors import UserError, first_line
+from .paths import is_file
 from .weights import published_hash
 
 NETWORK_TIMEOUT = 10.0  # seconds of silence before a download is given up
@@ -109,6 +110,6 @@ def from_package(package: str) -> Path:
 def from_user(text: str) -> Path:
     """The file that `model.weights` names; raises UserError where there is none."""
     file = Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib's raises for an unknown ~user
-    if not file.is_file():
+    if not is_file(file):
         raise UserError(f"model.weights={text}: no such file. Give a file that exists, 'pretrained', or null.")
     return file

@@ -23,8 +23,9 @@ from torch.nn import functional as F
 from .config import INPUT_SIZE
 from .errors import ImageError, UserError, first_line
 from .methods import method_names
+from .paths import existing, is_folder
 from .results import check_folder_name
-from .source import existing, open_regular
+from .source import open_regular
 
 SAVE = 'write it with numpy.save(FILE, saliency_map.astype("float32"))'
 
@@ -88,7 +89,7 @@ def check_maps(maps: str | None, name: str | None, image_ids: Sequence[str]) -> 
         raise UserError(f"name={name} is a method of igos-bench: choose another than {', '.join(taken)}")
     check_folder_name("name", name)
     folder = existing("maps", maps, "the folder that holds a .npy an image")
-    if not os.path.isdir(folder):  # noqa: PTH112 - pathlib's raises where a parent may not be entered
+    if not is_folder(folder):
         raise UserError(f"maps={maps} is a file, not a folder: give the folder that holds a .npy an image")
     paths = [map_path(folder, image_id) for image_id in image_ids]
     missing = [i for i, path in enumerate(paths) if not os.path.lexists(path)]

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from .errors import UserError
 from .labels import REMEDY, find_labels, imagenet_wnids, read_labels
-from .source import Found, ImageSource, existing
+from .paths import existing
+from .source import Found, ImageSource
 from .tar import tar_members
 
 COUNT = 50_000

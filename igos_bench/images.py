@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .config import INPUT_SIZE, Preprocessing
-from .errors import ImageError, first_line
+from .errors import ImageError, UserError, first_line
 from .source import ImageSource, open_regular
 
 # Not every format that Pillow knows: a file named .jpg must not reach a PostScript interpreter.
@@ -102,6 +102,9 @@ def stream(
 
     Yields:
         The source, and its image, float32 (3, 224, 224) in [0, 1], or why there is none.
+
+    Raises:
+        UserError: The system starts no more threads.
     """
     remaining = iter(images)
     waiting: deque[tuple[ImageSource, Future[Tensor | ImageError]]] = deque()
@@ -109,7 +112,13 @@ def stream(
     try:
         while True:
             while len(waiting) <= ahead and (source := next(remaining, None)) is not None:
-                waiting.append((source, pool.submit(_read, source, preprocessing, max_pixels)))
+                try:
+                    waiting.append((source, pool.submit(_read, source, preprocessing, max_pixels)))
+                except RuntimeError as error:  # of Thread.start; images that cannot be read raise nothing here
+                    raise UserError(
+                        f"no thread to decode images in ({error}): too little memory or too many processes; "
+                        "set data.workers=1, or raise `ulimit -u` and `ulimit -v`"
+                    ) from error
             if not waiting:
                 return
             source, image = waiting.popleft()

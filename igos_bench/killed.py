@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from .errors import one_line
+from .paths import below
 
 KILLED = re.compile(
     rb"^(?:slurmstepd|srun)\S*: error: .*(?:CANCELLED AT|oom.kill|Out Of Memory|: Killed|Node failure).*$", re.MULTILINE
@@ -34,7 +35,7 @@ def killed_jobs(results_dir: Path, is_complete: Callable[[Mapping[str, str]], bo
         most: Lines, but for one that says that there are more.
     """
     logs = []
-    for log in results_dir.glob("sweeps/*/*/*_log.err"):
+    for log in below(results_dir, "sweeps/*/*/*_log.err"):
         if not log.with_name(log.name.replace("_log.err", "_result.pkl")).exists():
             logs.append((log.stat().st_mtime, log))
     shown = 0

@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
-from .errors import UserError, first_line
-from .source import existing
+from .errors import ImageError, UserError, first_line
+from .paths import existing
+from .source import open_regular
 from .tar import refuse_dangerous
 
 SOLUTION = "LOC_val_solution.csv"
@@ -67,8 +68,9 @@ def read_labels(text: str) -> dict[str, int]:
     """
     path = existing("data.labels", text, REMEDY.removeprefix("give "))
     try:
+        open_regular(path).close()  # a fifo would be waited for
         return _read_devkit(path) if path.suffix in (".tar", ".gz", ".tgz") else _read_csv(path)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, tarfile.TarError, zlib.error) as error:
+    except (ImageError, OSError, EOFError, UnicodeDecodeError, csv.Error, tarfile.TarError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({first_line(error)}): {REMEDY}") from error
 
 

@@ -30,6 +30,7 @@ from .composing import composed, hydra_of, parse, put, search_path, told
 from .config import RunConfig, leaves
 from .errors import UserError, unknown
 from .hydra_settings import check_launcher, check_untouched, check_word
+from .paths import is_folder
 
 HERE = Path(__file__).parent
 CONF = str(next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir()))
@@ -41,7 +42,7 @@ _NOT_WRITTEN_OUT = (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP)
 def check_overrides(words: Sequence[str], config_dir: str | None = None, *, sweep: bool = False) -> None:
     """Refuse what neither `conf/` nor the user's own `config_dir` has; raises UserError with the near miss."""
     overrides = parse(words)
-    if config_dir is not None and not Path(config_dir).is_dir():
+    if config_dir is not None and not is_folder(config_dir):
         raise UserError(f"--config-dir {config_dir}: no such folder")
     search = search_path(config_dir)
     with initialize_config_dir(CONF, version_base="1.3"):

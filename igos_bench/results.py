@@ -41,6 +41,7 @@ from .lease import Lease, LeaseLostError
 from .packed_arrays import ArrayFiles
 from .packed_rows import RowFiles
 from .packs import ChunkFiles, Stamp, range_name
+from .paths import below
 from .tally import record_files
 
 
@@ -283,4 +284,4 @@ def write_under(lease: Lease | None, path: Path, content: Content, *, flush: boo
 
 def run_files(results_dir: Path) -> list[Path]:
     """The run.json of every run of a results folder, finished or not."""
-    return sorted(results_dir.glob("runs/*/*/*/*/*/run.json"))
+    return below(results_dir, "runs/*/*/*/*/*/run.json")

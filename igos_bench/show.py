@@ -12,6 +12,7 @@ from .errors import UserError
 from .formats import read_json
 from .marks import MARKS, marks_of_run
 from .methods import installed_version
+from .paths import is_file
 from .results import run_files
 from .tuned import tuned_lambdas
 from .words import flat, words_for, written
@@ -42,7 +43,7 @@ def find_run(asked: str, results_dir: Path) -> Path:
         UserError: There is no such run, or there are several.
     """
     for folder in (Path(asked), Path(asked).parent):
-        if (folder / "run.json").is_file():
+        if is_file(folder / "run.json"):
             return folder.resolve()
     there = [path.parent for path in run_files(results_dir)]
     if not there:
@@ -94,7 +95,10 @@ def _code_and_machine(begun: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     git = begun["git"]
     yield "started", begun["started"]
     changes = "uncommitted changes beside it" if git and git["dirty"] else "no uncommitted changes"
-    yield "commit", f"{git['commit']}, {changes}" if git else "not known: the code was in no repository"
+    yield (
+        "commit",
+        f"{git['commit']}, {changes}" if git else "not known: the code was in no repository, or git did not answer",
+    )
     yield "versions", ", ".join(f"{name} {version}" for name, version in begun["versions"].items())
     yield "machine", f"{begun['machine']}, {begun['processor']}, {begun['device']}, {begun['threads']} threads"
 

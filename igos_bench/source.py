@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from .errors import ImageError, UserError
+from .errors import ImageError
 
 
 @dataclass(frozen=True)
@@ -87,16 +86,3 @@ def open_regular(path: Path) -> BinaryIO:
     except OSError as error:
         raise ImageError(f"cannot be opened: {error.strerror}") from error
     raise ImageError(f"not a regular file but a {'folder' if stat.S_ISDIR(mode) else 'fifo, socket or device'}")
-
-
-def existing(key: str, text: str, wanted: str) -> Path:
-    """The file or folder that a key of the configuration names, `~` and `..` resolved away.
-
-    Raises:
-        UserError: It does not exist; `wanted` says what to give instead.
-    """
-    # os.path throughout: pathlib raises for an unknown ~user and where a parent may not be entered.
-    path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
-    if not os.path.lexists(path):
-        raise UserError(f"{key}={text} does not exist: give {wanted}")
-    return Path(path)

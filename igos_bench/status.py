@@ -18,6 +18,7 @@ from .errors import UserError, one_line
 from .formats import read_json
 from .killed import killed_jobs
 from .lease import Holder, Leases
+from .paths import below
 from .results import run_files
 from .tally import tally
 
@@ -165,7 +166,7 @@ def _reasons(cells: Sequence[Progress]) -> Iterator[str]:
 
 def _logs(results_dir: Path) -> Iterator[str]:
     """Cells of sweeps that broke, latest first; some may have been mended since, so that the moment is told."""
-    logs = sorted(results_dir.glob("logs/*.txt"), reverse=True)
+    logs = below(results_dir, "logs/*.txt")[::-1]
     for log in logs[:SHOWN]:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         yield f"broke: {log.stem}: {one_line(lines[-1] if lines else 'no story')} ({log})"

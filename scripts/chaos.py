@@ -177,6 +177,7 @@ def torment(command: Command, seconds: float, kinds: list[str], draw: random.Ran
     results = command.results
     before = committed(results)
     while True:
+        left = unfinished(results)  # stays for the next start to meet
         started = time.monotonic()
         process = command.start()
         figures.starts += 1
@@ -204,15 +205,17 @@ def torment(command: Command, seconds: float, kinds: list[str], draw: random.Ran
             figures.slowest_stop = max(figures.slowest_stop, spent)
             if spent > LONGEST_STOP or next_words(errors) != command.words:
                 raise DifferentError(f"{command.form}, {kind}: it took {spent:.1f} s and said: {errors}")
-        unfinished = list(results.rglob(".*.tmp"))
-        figures.left_unfinished += kind in KILLS and bool(unfinished)
-        for path in unfinished:  # so that what the next kill leaves is counted as its own
-            path.unlink()
+        figures.left_unfinished += kind in KILLS and bool(unfinished(results) - left)
         after = committed(results)
         lost = [path for path, content in before.items() if after.get(path) != content]
         if lost or torn(results):
             raise DifferentError(f"{command.form}, {kind}: torn: {torn(results)}; committed, then not the same: {lost}")
         before = after
+
+
+def unfinished(results: Path) -> set[Path]:
+    """Files that were being written when their process died."""
+    return set(results.rglob(".*.tmp"))
 
 
 def end(process: subprocess.Popen[str], *codes: int) -> str:

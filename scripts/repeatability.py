@@ -7,10 +7,11 @@ Makes the runs of `igos-bench -m method=... resolution=...` once more in a folde
     again                   nothing is changed
     workers      4          threads that decode images, 2 in the reference
     resumed                 the first image, then all
+    shards                  shard 2/3, then 1/2 and 2/2
     threads      1          of the network, 2 in the reference
     batch_size   1, 7, 16   inputs in a micro-batch, 32 in the reference
 
-The first three have to give the same rows, seconds apart, and the same bytes of maps and curves; the others the same
+The first four have to give the same rows, seconds apart, and the same bytes of maps and curves; the others the same
 images and targets, areas of every image within 1e-3, and for I-GOS and Mask, which amplify rounding, means within
 0.005.
 
@@ -61,9 +62,9 @@ class Change:
 
     Attributes:
         value: What `changed` is set to.
-        words: For igos-bench.
+        words: For igos-bench, of every start.
         threads: Of the network; None: those of the reference.
-        first: Words of a start before that, which leaves the run unfinished.
+        starts: What each start says besides, one after another; all but the last leave the run unfinished.
         exact: Whether rows, maps and curves have to be the same.
     """
 
@@ -71,7 +72,7 @@ class Change:
     value: str = ""
     words: tuple[str, ...] = ()
     threads: int | None = None
-    first: tuple[str, ...] | None = None
+    starts: tuple[tuple[str, ...], ...] = ((),)
     exact: bool = False
 
     @property
@@ -84,7 +85,8 @@ REFERENCE = Change("reference")
 CHANGES = (
     Change("again", exact=True),
     Change("workers", "4", ("data.workers=4",), exact=True),
-    Change("resumed", first=("data.limit=1",), exact=True),
+    Change("resumed", starts=(("data.limit=1",), ()), exact=True),
+    Change("shards", starts=(("shard=2/3",), ("shard=1/2",), ("shard=2/2",)), exact=True),
     Change("threads", "1", threads=1),
     *(Change("batch_size", str(size), (f"evaluate.batch_size={size}",)) for size in (1, 7, 16)),
 )
@@ -147,9 +149,9 @@ def run(change: Change, options: Options, others: Sequence[str]) -> None:
     cells = [f"method={','.join(options.methods)}", f"resolution={','.join(map(str, options.resolutions))}"]
     limit = [f"data.limit={options.limit}"] if options.limit else []
     words = [*cells, *others, *change.words, f"results_dir={folder}"]
-    started = any(folder.glob("runs"))
-    for more in [*([change.first] if change.first and not started else []), limit]:
-        command = [sys.executable, "-m", "igos_bench", "-m", *words, *more]
+    for own in change.starts:
+        # Of a key that is said twice the last word holds.
+        command = [sys.executable, "-m", "igos_bench", "-m", *words, *limit, *own]
         print(f"OMP_NUM_THREADS={threads} igos-bench {' '.join(command[3:])}", flush=True)
         ended = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": threads}, check=False).returncode
         if ended not in (0, 3):  # 3: some images failed, and have to fail in all runs

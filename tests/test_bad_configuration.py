@@ -29,6 +29,8 @@ from igos_bench.config import RunConfig
 ROOT = Path(__file__).parent.parent
 NOWHERE = ("data=folder", "data.root=no/images/here")
 COMMANDS = ("run", "plan", "score", "check-data")
+READERS = ("table", "compare", "status", "report", "show abc")
+TOO_LONG = "x" * 300  # for the name of a file
 GROUPS = ("method", "model", "data", "protocol", "experiment")
 
 
@@ -121,7 +123,7 @@ VALUES = [
     "a\nb", "a\r\nb", "\x1b[2J", "\t", "\u202egpj", "é漢😀", "\udcff", "a b", "a,b", "a=b", "a:b", "a@b", "\\", "\\'",
     "*", "glob(*)", "range(3)", "range(0,1,0)", "range(0,1e308)", "range(0,1000000000000)", "interval(0,1)", "sort(3)",
     "shuffle(range(0,10000000000))", "choice(a,b)", "choice(range(3),1)", "int(x)", "float(nan)", "str([1])",
-    "json_str({a:1})", "tag(a,b)", "[" * 200 + "]" * 200, "{a:" * 200, "x" * 100_000,
+    "json_str({a:1})", "tag(a,b)", "[" * 200 + "]" * 200, "{a:" * 200, TOO_LONG, "x" * 100_000,
 ]  # fmt: skip
 
 texts = st.text(max_size=12)
@@ -232,6 +234,34 @@ def test_yaml(around: Path, how_many: settings) -> None:
         refused_yaml(around, command, group, document, *["-m"] * sweep)
 
     one_line()
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_folders_to_read(around: Path, command: str) -> None:
+    before = state(around)
+    for value in VALUES:
+        if command != "report" or value not in ("", ".", "..", "/"):  # of a folder without runs there is a page too
+            refused(*command.split(), f"results_dir={value}")
+        if command == "show abc":
+            refused("show", value)
+    assert state(around) == before
+
+
+def test_paths_of_a_run(around: Path) -> None:
+    before = state(around)
+    network = ("model=timm", "model.architecture=test_resnet")
+    assert "no such folder" in refused("run", "--config-dir", TOO_LONG, *NOWHERE)
+    assert "no such file" in refused("run", "data=sample", *network, f"model.weights={TOO_LONG}")
+    for key in ("data.root", "data.list", "maps"):
+        words = ("data=folder", "data.root=images", "name=mine", f"{key}={TOO_LONG}")
+        (around / "work" / "images").mkdir()
+        (around / "work" / "images" / "a.png").touch()
+        try:
+            assert "does not exist" in refused("score", *network, "model.weights=null", *words), key
+        finally:
+            (around / "work" / "images" / "a.png").unlink()
+            (around / "work" / "images").rmdir()
+    assert state(around) == before
 
 
 # What could run code, read this machine, or write elsewhere

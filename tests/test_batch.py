@@ -121,22 +121,24 @@ def starve() -> Iterator[Callable[[Run, Callable[[Tensor], bool], RuntimeError],
         handle.remove()
 
 
-CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.30 GiB.")
+CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.30 GiB.\nIncluding non-PyTorch memory")
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory")
+ONEDNN = RuntimeError("could not create a primitive")
 
 
 @every_method
+@pytest.mark.parametrize("error", [CUDA, CPU, ONEDNN], ids=["CUDA", "CPU", "oneDNN"])
 @pytest.mark.filterwarnings("ignore:out of memory at a micro-batch")
 def test_memory_for_one_input_is_enough_and_an_image_that_does_not_fit_alone_fails_alone(
-    bench: Bench, starve: Callable[..., None], method: str
+    bench: Bench, starve: Callable[..., None], method: str, error: RuntimeError
 ) -> None:
     whole = bench.explain(method, f"results_dir={bench.folder / 'whole'}")
     run = bench.prepare(f"method={method}", *QUICK[method])
-    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.30 GiB.\nIncluding non-PyTorch memory")
     starve(run, lambda inputs: len(inputs) > 1 or float(inputs.detach().mean()) > 0.8, error)
     rows = rows_of(run)
     assert has_no_number(rows["bright.png"])
-    assert rows["bright.png"]["error"] == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.30 GiB."
+    said = str(error).partition("\n")[0]
+    assert rows["bright.png"]["error"] == f"out of memory: {type(error).__name__}: {said}"
     tolerance = 1e-3 if method == "igos" else 1e-4  # its line search answers to the other micro-batches' rounding
     for name in ("dark.png", "middle.png"):
         assert rows[name]["status"] == "ok"

@@ -174,6 +174,17 @@ def test_list_takes_images_in_its_order(tmp_path: Path) -> None:
     assert len(hashes) == 3
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("key", ["list", "labels"])
+@pytest.mark.parametrize("name", ["fifo", "fifo.tar"])
+def test_a_fifo_in_the_place_of_a_text_is_not_waited_for(tmp_path: Path, key: str, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG").touch()
+    with pytest.raises(UserError, match="cannot be read.*not a regular file but a fifo"):
+        read_manifest(DataConfig(layout="imagenet", root=str(tmp_path / "val"), **{key: str(tmp_path / name)}))
+
+
 def test_listing_gives_the_same_images_back(tmp_path: Path) -> None:
     manifest = folder(tmp_path / "images", *(f"{i}.png" for i in range(9)))
     own = tmp_path / "mine.txt"

@@ -21,7 +21,7 @@ from igos_bench.config import ModelConfig, Precision, ProtocolConfig
 from igos_bench.evaluate import Evaluator
 from igos_bench.fast import GRADIENT_TOLERANCE
 from igos_bench.methods import get_method, method_names
-from igos_bench.metrics import Protocol, deletion_insertion
+from igos_bench.metrics import Protocol, deletion_insertion, rank
 from igos_bench.models import load_classifier
 from igos_bench.perturb import Baseline, blend, upsample, upsample_adjoint
 from igos_bench.precision import allow_tf32
@@ -268,3 +268,4 @@ def test_perturbing_and_ranking_stay_where_the_tensors_are() -> None:
     assert blend(images, images, masks).shape == images.shape
     assert upsample(masks, 224).shape == (2, 1, 224, 224)
     assert upsample_adjoint(images[:, :1], 28).shape == masks.shape
+    assert (rank(masks).shape, rank(masks).device.type) == ((2, 28 * 28), "meta")

@@ -64,7 +64,7 @@ def test_bad_csv(tmp_path: Path, content: bytes, message: str) -> None:
 
 def test_no_file(tmp_path: Path) -> None:
     assert "does not exist: give ILSVRC2012_devkit_t12.tar.gz, LOC_val" in refusal(tmp_path / "none.csv")
-    assert "cannot be read ([Errno 21] Is a directory" in refusal(tmp_path)
+    assert "cannot be read (not a regular file but a folder)" in refusal(tmp_path)
 
 
 def test_devkits_of_other_years(tmp_path: Path) -> None:

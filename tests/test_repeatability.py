@@ -148,12 +148,12 @@ def reference(folder: Path, base: RunConfig) -> Callable[[str], Path]:
 
 every_method = pytest.mark.parametrize("method", method_names())
 
-# Each a series of starts on one results folder: the keys that they change, or what happens between them. Runs in shards
-# belong here.
+# Each a series of starts on one results folder: the keys that they change, or what happens between them.
 SAME_BYTES: dict[str, list[dict[str, Any] | Callable[[Path], None]]] = {
     "again": [{}],
     "another number of decoding workers": [{"data.workers": 5}],
     "resumed, also within a chunk": [{"data.limit": 1}, {"data.limit": 3}, {}],
+    "in shards, first of another division": [{"shard": "2/3"}, {"shard": "1/2"}, {"shard": "2/2"}],
     "chunks in another order": [{}, lose_the_first_chunk, {}],
 }
 

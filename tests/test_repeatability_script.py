@@ -150,10 +150,11 @@ def test_other_images_and_runs_that_are_not_there_are_named(folder: Path) -> Non
 @pytest.mark.long
 def test_one_of_several_values_is_asked_for_by_its_folder(real: Path, tmp_path: Path) -> None:
     shutil.copytree(real, tmp_path, dirs_exist_ok=True)
-    assert start(tmp_path, "changes=[batch_size-1]") == 0
-    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["again", "batch_size-1", "reference"]
+    assert start(tmp_path, "changes=[batch_size-1,shards]") == 0
+    there = ["again", "batch_size-1", "reference", "shards"]
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == there
     values = pd.read_csv(tmp_path / "table.csv", dtype=str, keep_default_na=False)[["changed", "value"]]
-    assert values.to_numpy().tolist() == [["again", ""], ["batch_size", "1"]]
+    assert values.to_numpy().tolist() == [["again", ""], ["batch_size", "1"], ["shards", ""]]
 
 
 def test_mistakes_are_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

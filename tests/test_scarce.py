@@ -40,6 +40,28 @@ def test_a_results_folder_that_is_too_deep_is_one_line(tmp_path: Path, igos_benc
     assert "File name too long" in line and "set results_dir=FOLDER" in line and len(line) < 2100
 
 
+NO_THREADS = """
+import resource, sys, threading
+from igos_bench import cli
+import igos_bench.prepare, igos_bench.runner
+
+threading.stack_size(2**40)  # more than the limit below: no thread begins
+resource.setrlimit(resource.RLIMIT_AS, (2**38, -1))
+sys.argv = ["igos-bench", "check-data", "data=folder", "data.root=images"]
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.usefixtures("images")
+def test_threads_that_cannot_be_started_are_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", NO_THREADS]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env={**UNMEASURED, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
+    )
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 2 and "can't start new thread" in line and "data.workers=1" in line, line
+
+
 LARGE = """
 import resource, sys
 from pathlib import Path

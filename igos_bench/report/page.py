@@ -18,6 +18,7 @@ from ..atomic import write_atomically
 from ..cells import GROUP, Cell, readable_cells
 from ..errors import UserError
 from ..marks import footnotes
+from ..paths import is_folder
 from ..provenance import now
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -44,7 +45,7 @@ def write_report(results_dir: Path) -> tuple[Path, list[str]]:
     Raises:
         UserError: There is no such folder, or no jinja2.
     """
-    if not results_dir.is_dir():
+    if not is_folder(results_dir):
         raise UserError(f"results_dir={results_dir} is no folder: say results_dir=FOLDER, the one that holds runs/")
     if find_spec("jinja2") is None:
         raise UserError("the report is made by jinja2, which is not installed: pip install igos-bench[report]")
