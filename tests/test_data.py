@@ -74,7 +74,8 @@ def test_sample_without_foolbox(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_folder_lists_every_name_that_ends_like_an_image(tmp_path: Path) -> None:
     wanted = [f"a{ending}" for ending in EXTENSIONS] + ["B.JPG", "deep/er/c.Png", "space and, comma.png"]
-    manifest = folder(tmp_path, *wanted, "notes.txt", "jpg", ".hidden.jpg", ".git/d.jpg", "deep/.e.png")
+    with pytest.warns(UserWarning, match=r"having no image's ending: 1 \.txt, 1 without an ending$"):
+        manifest = folder(tmp_path, *wanted, "notes.txt", "jpg", ".hidden.jpg", ".git/d.jpg", "deep/.e.png")
     assert sorted(ids(manifest)) == sorted(wanted)
     assert manifest.name == "folder"
 
@@ -134,6 +135,7 @@ def test_odd_names_become_printable_unique_ids(tmp_path: Path) -> None:
     assert all(image.path.exists() for image in manifest.images)
 
 
+@pytest.mark.filterwarnings("ignore:left out of data.root")
 def test_what_is_no_regular_file_is_listed_and_refused_when_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.png")
     (tmp_path / "folder.png").mkdir()
