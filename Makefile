@@ -59,7 +59,7 @@ bench: $(BENCH) ## seconds an image beside other implementations: 20 minutes, or
 bench-scale: $(DEV) ## seconds an image and memory from 50 to 5,000 images
 	$(BIN)/python scripts/bench_scale.py
 
-simulate-scale: $(DEV) ## table, status and resume of up to 19.2 million made-up rows: 4 minutes, 4 GB of disk
+simulate-scale: $(DEV) ## table, status and resume of up to 19.2 million made-up rows: 4 to 6 minutes, 4 GB of disk
 	$(BIN)/python scripts/simulate_scale.py
 
 clean: ## remove .venv, caches and builds; results stay
