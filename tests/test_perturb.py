@@ -24,7 +24,7 @@ def test_adjoint(r: int) -> None:
     ("size", "taps", "sigma"), [(64, 51, 50.0), (65, 127, 9.0), (61, 7, 2.0), (9, 5, 1.0), (3, 3, 1.0)]
 )
 def test_blur_is_the_literal_one(size: int, taps: int, sigma: float) -> None:
-    """Also where its groups of rows are not of one size, or reach over all of the image."""
+    """Of sides that differ, and with kernels up to one that reaches over all of the image."""
     image = toy_image(0, size=size).double()[:, 1:]
     blurred = Baseline("blur", taps, sigma)(image[None])[0]
     assert (blurred - literal.blur_baseline(image, taps, sigma)).abs().max() < 1e-12

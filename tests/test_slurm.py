@@ -188,6 +188,15 @@ def test_killed_cancelled_and_requeued(folder: Path) -> None:
     assert read(folder, "table")
 
 
+def is_as_undisturbed(folder: Path, before: dict[Path, bytes], count: int, *words: str) -> None:
+    """Nothing of `before` was computed again, there are so many chunks, and all is as an undisturbed run leaves it."""
+    after = committed(folder / "broken")
+    assert len(after) == count and {path: after[path] for path in before} == before
+    whole(folder, *words)
+    assert differences(folder / "whole", folder / "broken") == []
+    assert read(folder, "table")
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("folder", [44], indirect=True)
 def test_time_limit(folder: Path) -> None:
@@ -211,11 +220,7 @@ def test_time_limit(folder: Path) -> None:
         end(process, 0)
     logs = [path.read_text(encoding="utf-8") for path in folder.glob("broken/sweeps/*/*/*_0_log.out")]
     assert any("Requeued job" in log for log in logs), "the limit came again, and was allowed to"
-    after = committed(folder / "broken")
-    assert len(after) == 44 and {path: after[path] for path in before} == before
-    whole(folder, *slow)
-    assert differences(folder / "whole", folder / "broken") == []
-    assert read(folder, "table")
+    is_as_undisturbed(folder, before, 44, *slow)
 
 
 @pytest.mark.parametrize("folder", [16], indirect=True)
@@ -234,11 +239,7 @@ def test_preempted(folder: Path) -> None:
         subprocess.run(["scontrol", "update", f"jobid={preempted}", "starttime=now"], check=True)
         output, _ = end(process, 0)
     assert "1 cells without a failure, 0 not available, 0 failed" in output
-    after = committed(folder / "broken")
-    assert len(after) == 16 and {path: after[path] for path in before} == before
-    whole(folder, *slow)
-    assert differences(folder / "whole", folder / "broken") == []
-    assert read(folder, "table")
+    is_as_undisturbed(folder, before, 16, *slow)
 
 
 def kill_the_node() -> None:
@@ -295,11 +296,7 @@ def test_lost_node(folder: Path) -> None:
         subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now+10"], check=True)
         output, _ = end(process, 0)
     assert "1 cells without a failure, 0 not available, 0 failed" in output
-    after = committed(folder / "broken")
-    assert len(after) == 12 and {path: after[path] for path in before} == before
-    whole(folder, *slow)
-    assert differences(folder / "whole", folder / "broken") == []
-    assert read(folder, "table")
+    is_as_undisturbed(folder, before, 12, *slow)
 
 
 def test_shards_beside_a_cell_that_always_fails(folder: Path) -> None:
