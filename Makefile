@@ -53,11 +53,14 @@ check: $(DEV) ## format, lint and types
 	$(BIN)/ruff check
 	$(BIN)/mypy --strict igos_bench scripts
 
+# What make was given of these names, as a script takes it: a list's brackets are nothing for the shell.
+options = $(foreach name,$(1),$(if $($(name)),'$(name)=$($(name))'))
+
 bench: $(BENCH) ## seconds an image beside other implementations: 20 minutes, or 3 with quick=true
-	$(BIN)/python scripts/bench.py $(if $(quick),quick=$(quick))
+	$(BIN)/python scripts/bench.py $(call options,quick networks precisions methods device out)
 
 bench-scale: $(DEV) ## seconds an image and memory from 50 to 5,000 images
-	$(BIN)/python scripts/bench_scale.py
+	$(BIN)/python scripts/bench_scale.py $(call options,images out)
 
 simulate-scale: $(DEV) ## table, status and resume of up to 19.2 million made-up rows: 4 to 6 minutes, 4 GB of disk
 	$(BIN)/python scripts/simulate_scale.py

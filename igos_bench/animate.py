@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from .chosen import one_run, with_image
 from .encode import gif, mp4
 from .errors import UserError
 from .explained import explained
-from .figure import complete, name_of, needs_matplotlib
+from .figure import complete, name_of, named_by, needs_matplotlib
 from .figure_words import read_film
 
 
@@ -41,6 +40,6 @@ def animate(words: Sequence[str]) -> Path:
     steps = np.unique(np.linspace(0, len(one.curve.hits) - 1, asked.frames).round().astype(int))
     with style():
         frames = list(film(one, steps.tolist()))
-    path = Path(asked.results_dir) / "figures" / f"{name_of(replace(asked, resolution=cell.resolution))}.{asked.format}"
+    path = Path(asked.results_dir) / "figures" / f"{name_of(named_by(asked, [cell]))}.{asked.format}"
     write_atomically(path, gif(frames, PHOTOGRAPHS, COLUMNS) if asked.format == "gif" else mp4(frames))
     return path

@@ -50,10 +50,27 @@ def at_resolution(cells: Sequence[Cell], resolution: int) -> list[Cell]:
     return found
 
 
+def of_runs(cells: Sequence[Cell], asked: Asked) -> list[Cell]:
+    """The cells of the runs that were said, in that order; raises UserError where one is no run's, or several runs'."""
+    at = "" if asked.resolution is None else f" at {asked.resolution}"
+    there = [cell for cell in cells if asked.resolution in (None, cell.resolution)]
+    found = []
+    for key in dict.fromkeys(asked.run):
+        mine = [cell for cell in there if cell.run_key.startswith(key)]
+        if not mine:
+            raise _no_run(" and ".join(dict.fromkeys(cell.method for cell in cells)), at, key, cells)
+        if len(mine) > 1:
+            names = "; ".join(f"{title(cell.label)} at {cell.resolution}, run={cell.run_key}" for cell in mine)
+            raise UserError(f"{len(mine)} runs have a key that begins with {key}, say which: {names}")
+        found += [cell for cell in mine if cell not in found]
+    return found
+
+
 def one_run(cells: Sequence[Cell], asked: Asked) -> Cell:
     """The cell of a film, or the only one where no resolution was said; raises UserError at none, or several."""
     resolution = asked.resolution or RESOLUTION
-    mine = [cell for cell in cells if cell.run_key.startswith(asked.run)]
+    key = asked.run[0] if asked.run else ""
+    mine = [cell for cell in cells if cell.run_key.startswith(key)]
     is_clear = asked.resolution is None and len(mine) == 1
     there = mine if is_clear else [cell for cell in mine if cell.resolution == resolution]
     if len(there) == 1:
@@ -61,9 +78,13 @@ def one_run(cells: Sequence[Cell], asked: Asked) -> Cell:
     if there:
         names = "; ".join(f"{cell.variant or 'the same settings'}, run={cell.run_key}" for cell in there)
         raise UserError(f"{asked.method} at {resolution} has several runs, say which: {names}")
+    raise _no_run(asked.method, f" at {resolution}", key, cells)
+
+
+def _no_run(whose: str, at: str, key: str, cells: Sequence[Cell]) -> UserError:
     runs = ", ".join(f"{cell.run_key} at {cell.resolution}" for cell in cells)
-    of = f" whose key begins with {asked.run}" if asked.run else ""
-    raise UserError(f"{asked.method} has no run at {resolution}{of}; there are {runs}")
+    of = f" whose key begins with {key}" if key else ""
+    return UserError(f"{whose} has no run{at}{of}; there are {runs}")
 
 
 def _of_one_group(asked: Asked, *, allow_partial: bool) -> list[Cell]:

@@ -38,6 +38,13 @@ class Precision(StrEnum):
     tf32 = "tf32"
 
 
+class Forward(StrEnum):
+    """What runs passes that need no gradient: torch, like all others, or OpenVINO, on a CPU."""
+
+    torch = "torch"
+    openvino = "openvino"
+
+
 class Timing(StrEnum):
     """What is timed: a chunk, divided by its images, or every image alone, as papers report it."""
 
@@ -123,6 +130,7 @@ class EvaluateConfig:
     """How the network is run; none of it is part of a run's key."""
 
     batch_size: int | str | None = None
+    forward: Forward | None = None
 
 
 @dataclass

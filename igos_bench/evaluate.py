@@ -42,13 +42,15 @@ class Evaluator:
 
     Attributes:
         network: The classifier as it was trained, images in [0, 1] (N,3,H,W) -> logits (N,K); for rules of one's own.
-        fast_network: The same function, as `fast.speed_up` makes it; what the calls below run.
+        fast_network: The same function, as `fast.speed_up` makes it; the calls below run it, or `forward_network`.
         batch_size: Inputs in one micro-batch.
         precision: `bf16` runs the network under autocast, `tf32` with TF32 allowed; everything returned is in the
             inputs' own type.
         layers: Resolution -> the module of `network` whose output a method reads there: what the model's YAML names
             for the method, else the last ReLU. They are modules of `network`, which the calls below do not run;
             `activations` finds their outputs in the fast network, or runs `network` where folding lost them.
+        forward_network: The same function without gradients, by another engine, for `logits` and `probability`; None
+            has `fast_network` run those too.
         forwards, backwards: Passes so far, one an input; a gradient is one of each.
         notes: What a method counts of its own doing, for timing.csv.
     """
@@ -58,6 +60,7 @@ class Evaluator:
     batch_size: int = 32
     precision: Precision = Precision.fp32
     layers: Mapping[int, nn.Module] = field(default_factory=dict)
+    forward_network: Callable[[Tensor], Tensor] | None = None
     forwards: int = field(default=0, init=False)
     backwards: int = field(default=0, init=False)
     notes: Counter[str] = field(default_factory=Counter, init=False)
@@ -166,6 +169,8 @@ class Evaluator:
 
     def _logits(self, inputs: Tensor) -> Tensor:
         def forward(part: Tensor) -> tuple[Tensor, ...]:
+            if self.forward_network:
+                return (self.forward_network(part).to(part.dtype),)
             with torch.inference_mode(), self.autocast(part):
                 return (self.fast_network(part).to(part.dtype),)
 

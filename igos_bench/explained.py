@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from .cells import Cell
-from .classes import class_title
+from .classes import class_title, has_imagenet_classes
 from .config import INPUT_SIZE, ProtocolConfig
 from .errors import ImageError, UserError
 from .formats import read_json
 from .layout import KINDS
-from .metrics import Protocol, rank
+from .metrics import Protocol, descending
 from .perturb import Baseline, blend, upsample
 from .photographs import Photographs, read_photograph
 from .source import ImageSource
@@ -88,13 +88,13 @@ def explained(cell: Cell, image_id: str) -> Explained:
         heat = None if steps is None else heat_of(ranked)
         if heat is None:
             troubles["heat"] = "its map does not belong to its curves"
-    layout = run.get("config", {}).get("data", {}).get("layout", "")
+    is_imagenets = has_imagenet_classes(run)
     label, target = row["label"], row["target"]
     return Explained(
         cell=cell,
         image_id=image_id,
-        target=class_title(target, layout),
-        label=None if np.isnan(label) or label == target else class_title(label, layout),
+        target=class_title(target, is_imagenets=is_imagenets),
+        label=None if np.isnan(label) or label == target else class_title(label, is_imagenets=is_imagenets),
         probability=float(row["score_image"]),
         areas={kind: float(row[f"{kind}_auc"]) for kind in KINDS},
         photograph=photograph,
@@ -134,7 +134,9 @@ def steps_of(ranked: Tensor, hits: np.ndarray) -> np.ndarray | None:
     """
     if hits[-1] != ranked.numel():
         return None
-    return np.searchsorted(hits, rank(ranked)[0].numpy(), side="right").reshape(ranked.shape[-2:])
+    steps = np.empty(ranked.numel(), dtype=int)
+    steps[descending(ranked)[0].numpy()] = np.searchsorted(hits, np.arange(ranked.numel()), side="right")
+    return steps.reshape(ranked.shape[-2:])
 
 
 def heat_of(ranked: Tensor) -> np.ndarray:

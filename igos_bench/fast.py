@@ -121,16 +121,21 @@ def _built(
     leading = leading_convolutions(body) if precision is Precision.bf16 else []
     fused = 0
     if device.type == "cpu" and onednn.is_available(dtype):
-        extremes = torch.tensor([-LARGEST_INPUT, LARGEST_INPUT]).view(2, 1, 1, 1)
-        fused = fuse.fuse(body, dtype, leading, largest_input=float(network.normalise(extremes).abs().max()))
+        fused = fuse.fuse(body, dtype, leading, largest_input=largest_normalised(network))
     if not fused:
         keep_in_float32(body, leading)
     return (FastNetwork(body, network) if folded or fused or leading else network), folded > 0
 
 
+def largest_normalised(network: Normalised) -> float:
+    """What the absolute values behind the normalisation stay below: the `largest_input` of `bounds`."""
+    extremes = torch.tensor([-LARGEST_INPUT, LARGEST_INPUT]).view(2, 1, 1, 1)
+    return float(network.normalise(extremes).abs().max())
+
+
 def _fault(network: nn.Module, fast: nn.Module, precision: Precision) -> str | None:
     """What is wrong with the fast network on random images; None where nothing is."""
-    images = torch.rand(2, 3, INPUT_SIZE, INPUT_SIZE, generator=torch.Generator().manual_seed(0))
+    images = _random_images()
     exact = _logits_and_slope(network, images, Precision.fp32)
     found = _distances(exact, _logits_and_slope(fast, images.to(memory_format=torch.channels_last), precision))
     allowed = [LOGIT_TOLERANCE, GRADIENT_TOLERANCE]
@@ -144,13 +149,34 @@ def _fault(network: nn.Module, fast: nn.Module, precision: Precision) -> str | N
     return None
 
 
+def logits_fault(network: nn.Module, other: Callable[[Tensor], Tensor], precision: Precision) -> str | None:
+    """`_fault` of something that gives no gradient."""
+    images = _random_images()
+    with torch.inference_mode():
+        exact = network(images)
+        allowed = LOGIT_TOLERANCE
+        if precision is Precision.bf16:
+            with autocast(precision, images.device):
+                allowed += BF16_TOLERANCE * _moved(exact, network(images).float())
+        moved = _moved(exact, other(images))
+    return None if moved <= allowed else f"its logits move by {moved:.2g}"
+
+
+def _random_images() -> Tensor:
+    return torch.rand(2, 3, INPUT_SIZE, INPUT_SIZE, generator=torch.Generator().manual_seed(0))
+
+
+def _moved(logits: Tensor, others: Tensor) -> float:
+    """How far logits are, of the scale of the image's largest one."""
+    scale = logits.abs().amax(1, keepdim=True).clamp(min=1)
+    return float(((others - logits).abs() / scale).max())
+
+
 def _distances(exact: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> tuple[float, float]:
     """How far logits are, of the scale of the image's largest one, and gradients, of their norm."""
     (logits, slope), (others, other_slope) = exact, found
-    scale = logits.abs().amax(1, keepdim=True).clamp(min=1)
-    moved = ((others - logits).abs() / scale).max()
     turned = (other_slope - slope).norm() / slope.norm().clamp(min=torch.finfo(slope.dtype).tiny)
-    return float(moved), float(turned)
+    return _moved(logits, others), float(turned)
 
 
 def _logits_and_slope(

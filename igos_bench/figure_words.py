@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,14 @@ from .errors import UserError, unknown
 KINDS: Mapping[str, tuple[str, ...]] = {
     "scatter": ("methods", "allow_partial"),
     "time": ("methods", "allow_partial"),
-    "curves": ("image", "methods", "resolution"),
-    "perturbed": ("image", "methods", "resolution", "fraction"),
-    "resolutions": ("image", "method"),
+    "curves": ("image", "methods", "resolution", "run"),
+    "perturbed": ("image", "methods", "resolution", "run", "fraction"),
+    "resolutions": ("image", "method", "run"),
 }
 """The figures, and the words that each knows beside `kind`, `width`, `dpi`, GROUP and `results_dir`."""
 OF_IMAGES = tuple(kind for kind, keys in KINDS.items() if "image" in keys)
+SEVERAL = ("methods", "run")
+"""Words that a figure may have a list of."""
 FILM = ("image", "method", "resolution", "run", "format", "frames", *GROUP, "results_dir")
 FORMATS = ("gif", "mp4")
 RESOLUTION = 28
@@ -40,6 +43,7 @@ class Asked:
     """What is asked for: `methods`, or `method`, and `model`, `data`, `protocol`, `run` choose cells.
 
     None takes all methods, and the one model, data set and protocol that there is; the one resolution, or RESOLUTION.
+    `run` has the first digits of keys.
     """
 
     kind: str = ""
@@ -48,7 +52,7 @@ class Asked:
     model: str | None = None
     data: str | None = None
     protocol: str | None = None
-    run: str = ""
+    run: Sequence[str] = ()
     image: str = ""
     resolution: int | None = None
     fraction: float = 0.064
@@ -62,7 +66,7 @@ class Asked:
 
 def read_figure(words: Sequence[str]) -> Asked:
     """The words after `figure`; raises UserError."""
-    found = _read(words, list(Asked.__dataclass_fields__))
+    found = _read(words, list(Asked.__dataclass_fields__), SEVERAL)
     kind = str(found.get("kind"))
     if kind not in KINDS:
         *others, last = KINDS
@@ -74,20 +78,20 @@ def read_figure(words: Sequence[str]) -> Asked:
             raise UserError(unknown(f"key of kind={kind}", key, known))
     if kind not in OF_IMAGES:
         found.setdefault("width", 3.3)
-    if kind == "perturbed":
+    if kind == "perturbed" and "run" not in found:
         found.setdefault("methods", [Asked.method])
     return _with_image(found)
 
 
 def read_film(words: Sequence[str]) -> Asked:
     """The words after `animate`; raises UserError."""
-    found = _read(words, list(FILM))
+    found = _read(words, list(FILM), ())
     if found.get("format", "gif") not in FORMATS:
         raise UserError(unknown("format", str(found["format"]), FORMATS))
     return _with_image({**found, "kind": "film"})
 
 
-def _read(words: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
+def _read(words: Sequence[str], keys: Sequence[str], several: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     # The name of an image may have any signs in it, those of Hydra's grammar too.
     images = [word for word in words if word.startswith("image=")]
@@ -95,12 +99,13 @@ def _read(words: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
         key = override.key_or_group
         if key not in keys:
             raise UserError(unknown("key", key, keys))
-        values = values_of(override)
-        if key == "methods":
-            found[key] = _methods(values)
+        values = _keys(override.input_line or "") if key == "run" else _flat(values_of(override))
+        if len(values) > 1 and key not in several:
+            remedy = f"; only {' and '.join(f'{name}=[...]' for name in several)} may have several" if several else ""
+            raise UserError(f"{override.input_line}: give one {key}{remedy}")
+        if key in SEVERAL:
+            found[key] = [str(value) for value in values]
             continue
-        if len(values) > 1:
-            raise UserError(f"{override.input_line}: give one {key}; only methods=[...] has several")
         found[key] = _CHECKS[key](key, values[0]) if key in _CHECKS else str(values[0])
     return {**found, "image": images[-1].removeprefix("image=")} if images else found
 
@@ -119,9 +124,14 @@ def _number(key: str, value: Any) -> float:
     return float(value) if isinstance(low, float) else value
 
 
-def _methods(values: Sequence[Any]) -> list[str]:
+def _flat(values: Sequence[Any]) -> list[Any]:
     """Of `a`, `a,b` and `[a,b]`."""
-    return [str(method) for value in values for method in (value if isinstance(value, list) else [value])]
+    return [one for value in values for one in (value if isinstance(value, list) else [value])]
+
+
+def _keys(word: str) -> list[str]:
+    """Of `run=a`, `run=a,b` and `run=[a,b]`, as they stand: to Hydra 12e4 is a number."""
+    return re.findall(r"[^\s,'\"\[\]]+", word.partition("=")[2])
 
 
 def _truth(key: str, value: Any) -> bool:

@@ -8,14 +8,15 @@ the kernel turned around,
     d/dx sum(g . (w * x)) = turned(w) * g,    padding k - 1 - p,
 
 and runs the same way. That of a strided one on few channels, as of images, is a convolution as well: of the kernel's
-phases, every s-th row and column of it, whose outputs lie side by side. `make bench` measures what it is worth. It
-needs no compiler, and where a torch lacks these operators, or a network has a convolution of another kind, that part
-runs as it was.
+phases, every s-th row and column of it, whose outputs lie side by side. Wide ones with kernels of 3 x 3 are Winograd's
+where that is faster, see `winograd.pays`. `make bench` measures what it is worth. It needs no compiler, and where a
+torch lacks these operators, or a network has a convolution of another kind, that part runs as it was.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, cast
@@ -25,18 +26,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from . import winograd
 from .fold import SameConvolution
 
 FEW_CHANNELS = 4
 SHAPES_KEPT = 8
-"""For how many shapes of inputs a convolution keeps its arranged weights: a full micro-batch, and rests of others."""
+"""For how many shapes of inputs a convolution keeps its arranged weights: a full micro-batch, and rests of others.
+
+Memory grows with each new size of a micro-batch, up to so many, by about what the network's weights take: by 264 MB for
+the 230 MB of ResNet-152 in fp32, with the gradient.
+"""
+LEAST_EXCITATION = 1e-30
+"""Below it Excitation BP's p is lost in part, as it is at 0; far from where sums of its reciprocals would overflow."""
 
 
 class Rectifier(NamedTuple):
-    """A ReLU in oneDNN's words, and its backward pass: gradient, outputs, where to write."""
+    """A ReLU in oneDNN's words, the limits it clamps to, and its backward pass: gradient, outputs, where to write."""
 
     name: str
     scalars: list[float]
+    limits: tuple[float, float]
     backward: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -45,11 +54,15 @@ class Rectifier(NamedTuple):
 RELU = Rectifier(
     "leaky_relu",
     [1e-30],
+    (0.0, math.inf),
     lambda g, y, out: torch.ops.aten.threshold_backward.grad_input(g, y, 0, grad_input=out),
 )
 # This is 0 of NaN: for where none can be.
 RELU6 = Rectifier(
-    "hardtanh", [0.0, 6.0], lambda g, y, out: torch.ops.aten.hardtanh_backward.grad_input(g, y, 0, 6, grad_input=out)
+    "hardtanh",
+    [0.0, 6.0],
+    (0.0, 6.0),
+    lambda g, y, out: torch.ops.aten.hardtanh_backward.grad_input(g, y, 0, 6, grad_input=out),
 )
 
 
@@ -81,6 +94,8 @@ class FusedConvolution(nn.Module):
         rectifier: what stands behind it, if anything does.
         owns_gradient: nobody else reads the gradient that its output gets: it may be overwritten.
         dtype: of the products; inputs of another type are converted.
+        tiled: whether it may be Winograd's where that is faster: outputs are then exact to the scale of their tile, and
+            not each to its own.
     """
 
     def __init__(
@@ -90,6 +105,7 @@ class FusedConvolution(nn.Module):
         *,
         owns_gradient: bool,
         dtype: torch.dtype,
+        tiled: bool = True,
     ) -> None:
         super().__init__()
         self.convolution = convolution
@@ -99,6 +115,7 @@ class FusedConvolution(nn.Module):
         self.rectifier = rectifier
         self.owns_gradient = owns_gradient
         self.dtype = dtype
+        self.tiled = tiled
         self._arranged = lru_cache(SHAPES_KEPT)(self._arrange)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -108,6 +125,8 @@ class FusedConvolution(nn.Module):
     def run(self, inputs: Tensor) -> Tensor:
         """`forward`, without autograd."""
         inputs = inputs.to(self.dtype)
+        if self._is_tiled(inputs.shape):
+            return self._winograd.convolve(inputs, self.rectifier.limits if self.rectifier else winograd.UNLIMITED)
         arranged = self._arranged(tuple(inputs.shape))
         return _convolve(
             inputs, arranged.weight, self.bias, arranged.padding, self.stride, self.groups, self.rectifier
@@ -115,16 +134,22 @@ class FusedConvolution(nn.Module):
 
     @cached_property
     def positive(self) -> FusedConvolution:
-        """The convolution with max(W, 0) alone, W up to a positive factor a channel what it was before folding."""
+        """The convolution with max(W, 0), W up to a positive factor a channel what it was before folding.
+
+        Its bias is `LEAST_EXCITATION`, so that one may divide by what it makes of inputs that are not negative: none of
+        it is Winograd's, whose rounding would be larger than that, and of either sign.
+        """
         convolution = copy.deepcopy(self.convolution)
         signs = getattr(convolution, "gamma_signs", None)
         weight = convolution.weight if signs is None else convolution.weight * signs
         convolution.weight = nn.Parameter(weight.clamp(min=0), requires_grad=False)
-        convolution.bias = None
-        return FusedConvolution(convolution, None, owns_gradient=True, dtype=self.dtype)
+        convolution.bias = nn.Parameter(weight.new_full((len(weight),), LEAST_EXCITATION), requires_grad=False)
+        return FusedConvolution(convolution, None, owns_gradient=True, dtype=self.dtype, tiled=False)
 
     def input_gradient(self, gradient: Tensor, shape: torch.Size) -> Tensor:
         """From the gradient (N,K,h,w) of the convolution's output to that of its inputs, of `shape` (N,C,H,W)."""
+        if self._is_tiled(shape):
+            return self._winograd.input_gradient(gradient)
         arranged = self._arranged(tuple(shape))
         if arranged.turned is not None and self._has_phases:
             phases = _convolve(gradient, arranged.turned, None, arranged.turned_padding, (1, 1), 1)
@@ -148,6 +173,13 @@ class FusedConvolution(nn.Module):
         spread = gradient.new_zeros(len(gradient), *size, gradient.shape[1]).permute(0, 3, 1, 2)
         spread[:, :, :: self.stride[0], :: self.stride[1]][:, :, : gradient.shape[2], : gradient.shape[3]] = gradient
         return spread
+
+    def _is_tiled(self, shape: torch.Size) -> bool:
+        return self.tiled and winograd.pays(self.convolution, (shape[2], shape[3]), self.dtype)
+
+    @cached_property
+    def _winograd(self) -> winograd.Winograd:
+        return winograd.Winograd(self.convolution.weight.detach(), self.bias)
 
     @property
     def _has_phases(self) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .batch_size import check_batch_size, choose_batch_size
-from .config import Device, Precision, RunConfig, plain
+from .config import Device, Forward, Precision, RunConfig, plain
 from .configured import check_numbers, check_resolution, configured_method
 from .data import ImageSource, Manifest, Read, read_manifest
 from .errors import ImageError, UserError
@@ -20,7 +21,8 @@ from .images import stream
 from .memory import keep_freed_memory
 from .methods import Method
 from .metrics import Protocol
-from .models import Classifier, load_classifier
+from .models import Classifier, Normalised, load_classifier
+from .openvino_forward import OpenVINOForward
 from .results import RunDirectory, check_folder_name, short_key
 from .shard import Place, Shard, asked_or_auto, find_shard, own_place, task_threads
 
@@ -103,6 +105,14 @@ class Run:
         asked = config.evaluate.batch_size
         return choose_batch_size(asked, name, classifier.fast_network, self.device, config.precision)
 
+    def forward_network(self, forward: str | None) -> OpenVINOForward | None:
+        """What runs passes without a gradient in the place of the classifier's fast network; raises UserError."""
+        if forward in (None, Forward.torch):
+            return None
+        if self.device.type != "cpu":
+            raise UserError(f"evaluate.forward=openvino is of the CPU alone, and the device is {self.device.type}")
+        return _compiled(self.classifier.network, self.config.precision)
+
     def decode(
         self, images: Iterable[ImageSource], *, ahead: int
     ) -> Iterator[tuple[ImageSource, torch.Tensor | ImageError]]:
@@ -155,6 +165,12 @@ def prepare(config: RunConfig, read: Read = read_manifest, config_dir: str | Non
     return Run(config, method, protocol, manifest, classifier, device, config_dir)
 
 
+@lru_cache(maxsize=1)
+def _compiled(network: Normalised, precision: Precision) -> OpenVINOForward:
+    """The last one is kept, as the classifier is."""
+    return OpenVINOForward(network, precision)
+
+
 _last_classifier: dict[str, Classifier] = {}
 
 
@@ -163,6 +179,7 @@ def _classifier(config: RunConfig, device: torch.device) -> Classifier:
     asked = repr((config.model, device, config.precision, config.seed if config.model.weights is None else None))
     if asked not in _last_classifier:
         _last_classifier.clear()
+        _compiled.cache_clear()
         _last_classifier[asked] = load_classifier(config.model, device, precision=config.precision, seed=config.seed)
     return _last_classifier[asked]
 

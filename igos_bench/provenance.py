@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .config import CPU_CHUNK, plain
+from .config import CPU_CHUNK, Forward, plain
 
 if TYPE_CHECKING:
     from .prepare import Run
@@ -42,10 +42,11 @@ def describe(run: Run) -> dict[str, Any]:
         "weights_file": run.classifier.weights_file,
         "weights_file_sha256": run.classifier.weights_file_sha256,
         "manifest_sha256": run.manifest.sha256,
-        **_code_and_machine(run),
+        **_code_and_machine(run, config.evaluate.forward),
         "precision": config.precision.value,
         "chunk_size": config.chunk_size or (CPU_CHUNK if on_cpu else 50),
         "batch_size": run.choose_batch_size(),
+        "forward": (config.evaluate.forward or Forward.torch).value,
         "started": now(),
         "finished": None,
         "requested": len(run.images),
@@ -55,17 +56,32 @@ def describe(run: Run) -> dict[str, Any]:
 
 def continued(found: Mapping[str, Any], run: Run) -> dict[str, Any]:
     """run.json of a run that goes on; where code or machine are others than before, they stand under `continued`."""
-    here = _code_and_machine(run)
+    here = _code_and_machine(run, found.get("forward"))
     known = [found, *found.get("continued", [])]
     if any(here.items() <= one.items() for one in known):
         return dict(found)
     return {**found, "continued": [*known[1:], {"started": now(), **here}]}
 
 
-def _code_and_machine(run: Run) -> dict[str, Any]:
+def kept_choices(found: Mapping[str, Any], run: Run) -> str | None:
+    """What to tell where what is asked for is not what the run of this run.json began with and keeps."""
+    config = run.config
+    asked = {"evaluate.batch_size": config.evaluate.batch_size, "chunk_size": config.chunk_size}
+    began = {"evaluate.batch_size": found["batch_size"], "chunk_size": found["chunk_size"]}
+    if config.evaluate.forward:
+        asked["evaluate.forward"] = config.evaluate.forward.value
+        began["evaluate.forward"] = found.get("forward", Forward.torch.value)
+    others = [key for key, value in asked.items() if value not in (None, "auto", began[key])]
+    if not others:
+        return None
+    kept, wanted = (" ".join(f"{key}={values[key]}" for key in others) for values in (began, asked))
+    return f"the run in {run.directory.path} began with {kept} and goes on so; for {wanted} set another results_dir"
+
+
+def _code_and_machine(run: Run, forward: str | None) -> dict[str, Any]:
     return {
         "git": git_state(),
-        "versions": _versions(type(run.method).__module__),
+        "versions": _versions(type(run.method).__module__, forward),
         "device": run.device.type,  # without the number of a GPU: the shards of a run have one each
         "machine": platform.platform(),
         "processor": processor(run.device),
@@ -89,9 +105,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _versions(module: str) -> dict[str, str]:
+def _versions(module: str, forward: str | None) -> dict[str, str]:
     """Of what numbers depend on, and of the package that the method's module comes from."""
     packages = ["igos-bench", "torch", "torchvision", "timm", "hydra-core", "numpy", "pillow", "scipy"]
+    packages += ["openvino"] if forward == Forward.openvino else []
     top = module.partition(".")[0]
     if top != __package__:
         packages += sorted(set(packages_distributions().get(top, [])))

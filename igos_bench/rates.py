@@ -7,6 +7,7 @@ which size is best, so that it is measured and not worked out.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,10 @@ from .evaluate import is_out_of_memory
 from .precision import allow_tf32, autocast
 
 CONTENDERS = 4  # that are measured again: the fastest so far
-SHORTEST = 0.2  # seconds of one measurement: shorter ones are repeated
+SHORTEST = 0.2  # seconds of one measurement: what is shorter is repeated
 COLD = 1.0  # seconds: what takes longer hardly shows that it runs for the first time
+RUNS = 3  # of which the median counts, and as many
+WARM_UPS = 2  # before them: memory is new, and up to three times as slow, in more than the first run
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,13 @@ def measure_rates(
                     continue
                 if seconds * size > longest:  # going by the size before
                     break
-                run = _run(way, size, input_size, backward, precision, device)
                 try:
+                    run = _run(way, size, input_size, backward, precision, device)
                     if not turn and seconds * size < COLD:
-                        run()  # the first one allocates memory and chooses kernels
+                        for _ in range(WARM_UPS):
+                            run()
                     seconds = _seconds(run, device) / size
-                except RuntimeError as error:
+                except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
                     break
@@ -116,10 +120,10 @@ def _run(
 
 
 def _seconds(run: Callable[[], None], device: torch.device) -> float:
-    """Mean wall time of a run, repeated for `SHORTEST` seconds."""
+    """Median wall time of `RUNS` or more, for `SHORTEST` seconds; of fewer where those take over `COLD` seconds."""
     clock = Clock(device)
-    total, count = 0.0, 0
-    while total < SHORTEST:
+    laps: list[float] = []
+    while sum(laps) < SHORTEST or (len(laps) < RUNS and sum(laps) < COLD):
         run()
-        total, count = total + clock.lap(), count + 1
-    return total / count
+        laps.append(clock.lap())
+    return statistics.median(laps)

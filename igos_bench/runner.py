@@ -18,8 +18,9 @@ from .errors import UserError
 from .evaluate import Evaluator
 from .formats import Row, by_id
 from .lease import Lease, LeaseLostError, Leases
+from .openvino_forward import OpenVINOForward
 from .prepare import Run
-from .provenance import continued, describe, now
+from .provenance import continued, describe, kept_choices, now
 from .results import RunDirectory
 from .rows import failed_rows
 from .share import Report, Share, Tell
@@ -59,14 +60,18 @@ def execute(
         report: Called with the number of images done and their rows after every chunk, whoever computed it.
         explain: False scores stored maps and raises UserError where there are none. Maps that were made elsewhere
             are only ever scored.
-        tell: Called with a line for people about other processes: who is waited for, from whom a chunk is taken over.
+        tell: Called with a line for people that is no progress: who is waited for, from whom a chunk is taken over,
+            what stays as the run began.
         expect: Called before `report` with the number of images that it will be told of.
     """
     directory = run.directory
     images = run.images
     listing = run.manifest.listing(run.config.data.limit)
+    run.forward_network(run.config.evaluate.forward)  # refused before anything is written
     with Leases(directory.path / "leases", run.config.lease_seconds) as leases:
         provenance = _start(run, leases, listing, tell)
+        if note := kept_choices(provenance, run):
+            tell(note)
         size = provenance["chunk_size"]
         evaluate = Evaluator(
             run.classifier.network,
@@ -84,6 +89,7 @@ def execute(
                 f"make them first with the same words after `igos-bench run`"
             )
         if share.missing:
+            evaluate.forward_network = _engine(run, provenance)
             _amend(run, leases, lambda found: continued(found, run), tell)
         expect(sum(len(chunks[i]) for i in share.mine))
         resumed = sum(len(chunks[i]) for i in before)
@@ -160,8 +166,20 @@ def _has_maps(directory: RunDirectory, index: int, chunk: Sequence[ImageSource])
     return {image.image_id for image in chunk} <= set(by_id(stored, "saliency_map")) | directory.failed_ids(index)
 
 
+def _engine(run: Run, provenance: dict[str, Any]) -> OpenVINOForward | None:
+    """What the run began with for passes without a gradient."""
+    began = provenance.get("forward")
+    try:
+        return run.forward_network(began)
+    except UserError as error:  # asked for now it would have been refused before
+        raise UserError(
+            f"the run in {run.directory.path} began with evaluate.forward={began}, and goes on so: set another "
+            f"results_dir to have it otherwise ({error})"
+        ) from None
+
+
 def _start(run: Run, leases: Leases, listing: str, tell: Tell) -> dict[str, Any]:
-    """run.json of this run, made by whoever starts it first; sizes stay as they were fixed then."""
+    """run.json of this run, made by whoever starts it first; sizes and engine stay as they were fixed then."""
     try:
         with leases.wait_for("run", tell) as lease:
             found = run.directory.read_provenance()

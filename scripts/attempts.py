@@ -1,11 +1,12 @@
 """What else could run the network: other engines and torch's compiler beside ours, in one process, alternating.
 
-    pip install --target /tmp/engines openvino onnxruntime onnx onnxscript    # none of them is a dependency
-    PYTHONPATH=/tmp/engines python scripts/attempts.py [compile=true] [out=results/attempts.csv]
+    pip install --target /tmp/engines openvino onnxruntime onnx onnxscript    # only openvino is a dependency, an extra
+    PYTHONPATH=/tmp/engines python scripts/attempts.py [networks=[vgg19]] [precisions=[bf16]] [compile=true]
+                                                       [out=results/attempts.csv]
 
-EfficientNet-Lite0 in fp32, forward alone and, where the engine has one, with the gradient to the input, at the
-micro-batches that are fastest here. Each engine's logits are compared with the network's before its time counts; one
-that is not installed is left out, by name.
+Forward alone and, where the engine has one, with the gradient to the input, each at the fastest of a few micro-batches.
+Each engine's logits are compared with those of the network as released in fp32, and how far they are from them stands
+beside its time; one that is not installed is left out, by name.
 """
 
 from __future__ import annotations
@@ -14,32 +15,36 @@ import copy
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
 from bench_report import machine
+from bench_setup import FULL, OURS, QUICK, USUAL, start, ways
 from options import read_options
 from torch import Tensor, nn
 
-from igos_bench.config import INPUT_SIZE, Precision
+from igos_bench.config import INPUT_SIZE, Device, Precision
 from igos_bench.errors import UserError
-from igos_bench.fold import fold_batch_norms
-from igos_bench.network import Normalised
-from igos_bench.overrides import compose_config
-from igos_bench.prepare import prepare
+from igos_bench.openvino_forward import HINT, HINTS, keep_silent
+from igos_bench.precision import autocast
+from igos_bench.prepare import Run
 from igos_bench.rates import Way, measure_rates
 
 SIZES = (2, 8, 32)
-CHANNELS_LAST = torch.channels_last
+FOLDED = ("folded, channels_last", "as released, channels_last")  # the second where there is no batch norm
+BF16_WEIGHTS = tuple(f"{name}, bf16 weights" for name in FOLDED)
 
 
 @dataclass
 class Options:
     """`compile`: also torch.compile, which takes minutes and needs a C++ compiler."""
 
+    networks: list[str] = field(default_factory=lambda: list(FULL))
+    precisions: list[Precision] = field(default_factory=lambda: [Precision.fp32, Precision.bf16])
     compile: bool = False
     out: str = str(Path(__file__).resolve().parent.parent / "results" / "attempts.csv")
 
@@ -48,55 +53,67 @@ def main() -> int:
     """Measure and write."""
     try:
         options = read_options(Options)
+        if unknown := set(options.networks) - FULL.keys():
+            raise UserError(f"networks={sorted(unknown)}: choose from {', '.join(FULL)}")
     except UserError as error:
         print(f"attempts: {error}", file=sys.stderr)
         return 2
-    run = prepare(compose_config(["method=igos", "resolution=28", "data.limit=1"]))
-    network = run.classifier.network
-    body, _ = fold_batch_norms(network.body)
-    mean, std = (tensor.flatten().tolist() for tensor in (network.mean, network.std))
-    folded = Normalised(body, mean, std).eval().requires_grad_(False)
-    with_gradient = {
-        "as released, NCHW": Way(network),
-        "folded, channels_last": Way(copy.deepcopy(folded).to(memory_format=CHANNELS_LAST), CHANNELS_LAST),
-        "ours": Way(run.classifier.fast_network, CHANNELS_LAST),
-    }
-    if options.compile:
-        with_gradient["torch.compile of folded, channels_last"] = Way(
-            torch.compile(copy.deepcopy(folded).to(memory_format=CHANNELS_LAST)), CHANNELS_LAST
-        )
-    forward_alone = dict(with_gradient)
+    rows: list[dict[str, str | int | float]] = []
     with TemporaryDirectory() as folder:
-        for name, make in (("onnxruntime", _onnxruntime), ("openvino", _openvino)):
-            try:
-                forward_alone[name] = Way(make(network, Path(folder)))
-            except ImportError as error:
-                print(f"attempts: {name} is left out: {error}", file=sys.stderr)
-    rows = []
+        for network, precision in product(options.networks, options.precisions):
+            print(f"{network}, {precision.value}", flush=True)
+            run = start(network, precision, QUICK[network], Path(folder), Device.cpu)
+            for row in measure(run, Path(folder) / f"{network}.onnx", options.compile):
+                rows.append({"network": network, "precision": precision.value, **row})
+    pd.DataFrame(rows).assign(**machine(torch.device("cpu"))).to_csv(options.out, index=False, float_format="%.4g")
+    return 0
+
+
+def measure(run: Run, onnx: Path, compiled: bool) -> list[dict[str, str | int | float]]:
+    """A row for each engine, forward alone and with the gradient; `onnx` is where its file is or is put."""
+    precision, network = run.config.precision, run.classifier.network
+    raw = ways(run)
+    with_gradient = {name: raw[name] for name in (USUAL, *FOLDED, *BF16_WEIGHTS, OURS) if name in raw}
+    if compiled:
+        folded = next(raw[name] for name in FOLDED if name in raw)
+        compiler = torch.compile(copy.deepcopy(folded.network))
+        with_gradient["torch.compile, channels_last"] = Way(compiler, folded.memory_format)
+    forward_alone = dict(with_gradient)
+    for name, make in (("onnxruntime", _onnxruntime), ("openvino", _openvino)):
+        try:
+            if engine := make(network, onnx, precision):
+                forward_alone[name] = Way(engine)
+        except ImportError as error:
+            print(f"attempts: {name} is left out: {error}", file=sys.stderr)
     images = torch.rand(4, 3, INPUT_SIZE, INPUT_SIZE, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = network(images)
-        moved = {name: float((way.network(images) - expected).abs().max()) for name, way in forward_alone.items()}
-    for backward, ways in ((False, forward_alone), (True, with_gradient)):
-        found = measure_rates(ways, SIZES, backward=backward, precision=Precision.fp32, device=run.device)
-        for name in ways:
+        with autocast(precision, run.device):
+            moved = {name: float((way.network(images) - expected).abs().max()) for name, way in forward_alone.items()}
+    rows: list[dict[str, str | int | float]] = []
+    for what, considered in (("forward", forward_alone), ("forward + backward", with_gradient)):
+        found = measure_rates(
+            considered, SIZES, backward=considered is with_gradient, precision=precision, device=run.device
+        )
+        for name in considered:
             best = min((rate for rate in found if rate.way == name), key=lambda rate: rate.seconds)
             rows.append(
                 {
-                    "what": "forward + backward" if backward else "forward",
+                    "what": what,
                     "engine": name,
                     "milliseconds": 1000 * best.seconds,
                     "micro_batch": best.size,
                     "logits_differ_by": moved[name],
                 }
             )
-            print(f"{rows[-1]['what']:>18}  {name:<40} {rows[-1]['milliseconds']:.2f} ms an input", flush=True)
-    pd.DataFrame(rows).assign(**machine()).to_csv(options.out, index=False, float_format="%.4g")
-    return 0
+            print(f"{what:>20}  {name:<42} {1000 * best.seconds:7.2f} ms an input", flush=True)
+    return rows
 
 
-def _onnx(network: nn.Module, folder: Path) -> Path:
-    path = folder / "network.onnx"
+Engine = Callable[[Tensor], Tensor]
+
+
+def _onnx(network: nn.Module, path: Path) -> Path:
     if not path.exists():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -106,21 +123,24 @@ def _onnx(network: nn.Module, folder: Path) -> Path:
     return path
 
 
-def _onnxruntime(network: nn.Module, folder: Path) -> Callable[[Tensor], Tensor]:
+def _onnxruntime(network: nn.Module, onnx: Path, precision: Precision) -> Engine | None:
     import onnxruntime
 
+    if precision is not Precision.fp32:
+        return None  # it has hardly a kernel for bf16 on a CPU
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(_onnx(network, folder), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(_onnx(network, onnx), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda inputs: torch.from_numpy(session.run(None, {name: inputs.numpy()})[0])
 
 
-def _openvino(network: nn.Module, folder: Path) -> Callable[[Tensor], Tensor]:
+def _openvino(network: nn.Module, onnx: Path, precision: Precision) -> Engine:
+    keep_silent()
     import openvino
 
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = openvino.Core().compile_model(openvino.Core().read_model(_onnx(network, folder)), "CPU", settings)
+    settings = {HINT: HINTS[precision], "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = openvino.Core().compile_model(openvino.Core().read_model(_onnx(network, onnx)), "CPU", settings)
     return lambda inputs: torch.from_numpy(compiled(inputs.numpy())[0])
 
 

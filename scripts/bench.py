@@ -5,29 +5,38 @@
 
 For each network and precision, first the ceiling: the best raw rates of the network, forward alone and forward with
 the gradient to the input, over ways to run it (`bench_setup.ways`) and micro-batch sizes. Then every method's whole
-call, through the `Evaluator` as a run with `evaluate.batch_size=auto` makes it, which is by the same search, beside its
-peers (`peers.py`), in this process, on the same threads.
-Results are compared before a time counts. Where they differ beyond the case's tolerance no time of it is taken, the
-rest goes on, and the exit code is 1.
+call, through the `Evaluator` as a run with `evaluate.batch_size=auto` makes it, at the micro-batch of the same search,
+beside its peers (`peers.py`), in this process, on the same threads. Passes without a gradient, of RISE, the metric and
+I-GOS's line search, are OpenVINO's (`evaluate.forward=openvino`) where that is faster: column `ours_forward`.
+Results are compared before a time counts. Where they differ beyond the case's tolerance, or ours in bf16 is further
+from ours in fp32 than the peer's in bf16 explains, no time of it is taken, the rest goes on, and the exit code is 1.
 
 ratio        theirs / ours: the median of pairs, and their range
+difference   of the image that is furthest off; of I-GOS, whose line search may turn on a rounding, of the median one
 passes       an image: forward passes alone, and forward passes with a backward one
 efficiency   passes that the peer's result needs, at the ceiling's rates, / our wall time: what we run beyond them, and
              whatever is no pass, counts against us. For methods that go to the input, as the ceiling does.
+             It is the product of the two printed after it: the share of our wall time inside the network's passes
+             (`ours_in_passes`: the rest is ours), and the needed passes at the ceiling's rates / the time in ours
+             (below 1, passes slower than the ceiling, or more of them)
 
 On the device that a run would have, or `device=`; on a GPU it has not been run.
 
-Written: OUT/bench.csv with the machine, versions, date and commit in its last columns, and OUT/bench.png. `quick=true`
-runs less of everything, in three minutes instead of twenty on two cores, and writes bench_quick.csv and .png.
+Written: OUT/bench.csv with the machine, versions, date and commit in its last columns, OUT/bench.png, and all raw rates
+as OUT/bench_rates.csv. `quick=true` runs less of everything, in three minutes instead of twenty on two cores, chooses
+our micro-batch from fewer, and writes bench_quick.csv, bench_quick.png and bench_quick_rates.csv.
+Some of the networks, precisions or methods alone are a part: bench_part.csv, or bench_quick_part.csv, and so on. So is
+what was measured when the bench ended early: by Ctrl-C (exit code 130), SIGTERM (143) or an error. A network's ceiling
+and efficiencies are worked out once all its methods are done, and are missing where it did not come to that.
 """
 
 from __future__ import annotations
 
 import gc
-import statistics
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import product
@@ -36,24 +45,23 @@ from tempfile import TemporaryDirectory
 
 import torch
 from options import read_options
-from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 import bench_report  # noqa: E402
-from bench_cases import CASES, Block, Case, Peer  # noqa: E402
-from bench_report import Ceiling, Result  # noqa: E402
-from bench_setup import FULL, OURS, QUICK, USUAL, Setting, start, ways  # noqa: E402
+from bench_cases import CASES, METRIC, Block  # noqa: E402
+from bench_compare import DisagreementError, References, compare  # noqa: E402
+from bench_report import Ceiling, RawRate, Result  # noqa: E402
+from bench_setup import FULL, OPENVINO, OURS, QUICK, USUAL, Setting, by_openvino, start, ways  # noqa: E402
 
-from igos_bench.batch_size import SIZES_ON_A_GPU  # noqa: E402
+from igos_bench.batch_size import SIZES_ON_A_GPU, fastest_size  # noqa: E402
 from igos_bench.config import Device, Precision  # noqa: E402
 from igos_bench.errors import UserError  # noqa: E402
-from igos_bench.prepare import Run  # noqa: E402
+from igos_bench.prepare import Run, choose_device  # noqa: E402
 from igos_bench.rates import Rate, Way, measure_rates  # noqa: E402
 
-LONGEST_MICRO_BATCH = 6.0  # seconds; larger ones of VGG19 would take most of the time and gain nothing
-LONG = 15.0  # seconds: in a call that takes longer, warming up does not show
+LONGEST_MICRO_BATCH = 4.0  # seconds; larger ones of VGG19, raw, would take most of the time and gain nothing
 
 
 @dataclass
@@ -68,80 +76,155 @@ class Options:
     out: str = str(ROOT / "results")
 
 
-class DisagreementError(Exception):
-    """Results that are not the same thing."""
+@dataclass
+class Found:
+    """What has been measured so far, and, in `disagreements`, what is no comparison."""
+
+    ceilings: list[Ceiling] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    rates: list[RawRate] = field(default_factory=list)
+    references: References = field(default_factory=dict)
+    disagreements: list[str] = field(default_factory=list)
 
 
 def main() -> int:
-    """Measure everything, then write and print it."""
+    """Measure everything; write and print what was measured, however that ended."""
     began = time.perf_counter()
     try:
         options = read_options(Options)
-        settings = QUICK if options.quick else FULL
-        if unknown := set(options.networks) - settings.keys():
-            raise UserError(f"networks={sorted(unknown)}: choose from {', '.join(settings)}")
-        if unknown := set(options.methods) - bench_report.REQUIRED.keys():
-            raise UserError(f"methods={sorted(unknown)}: choose from {', '.join(bench_report.REQUIRED)}")
-        if not find_spec("quantus"):
-            raise UserError("quantus is not installed: `make bench` does that")
-        ceilings: list[Ceiling] = []
-        results: list[Result] = []
-        disagreements: list[str] = []
-        with TemporaryDirectory() as folder:
-            for network, precision in product(options.networks, options.precisions):
-                print(f"{network}, {precision.value}", flush=True)
-                setting = settings[network]
-                run = start(network, precision, setting, Path(folder), options.device)
-                found = measure(run, setting, options.methods, disagreements)
-                ceilings += found[0]
-                results += found[1]
+        device = check(options)
     except UserError as error:
         print(f"bench: {error}", file=sys.stderr)
-        return 2
-    out, stem = Path(options.out), "bench_quick" if options.quick else "bench"
-    out.mkdir(parents=True, exist_ok=True)
-    bench_report.write_csv(ceilings, results, out / f"{stem}.csv")
-    bench_report.draw(results, out / f"{stem}.png")
-    print(bench_report.printed(ceilings, results))
-    print(f"\n{(time.perf_counter() - began) / 60:.1f} minutes; written to {out / stem}.csv and .png")
-    for disagreement in disagreements:
-        print(f"bench: {disagreement}", file=sys.stderr)
-    return 1 if disagreements else 0
+        return UserError.code
+    found, ended, code = Found(), False, 0
+    try:
+        measure_all(options, found)
+        ended = True
+    except UserError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        code = error.code
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        code = 130
+    finally:  # also of an error that nobody expected, whose traceback comes after it
+        whole = ended and is_whole(options)
+        stem = f"bench{'_quick' if options.quick else ''}{'' if whole else '_part'}"
+        print(f"\n{(time.perf_counter() - began) / 60:.1f} minutes; {write(found, Path(options.out) / stem, device)}")
+        for disagreement in found.disagreements:
+            print(f"bench: {disagreement}", file=sys.stderr)
+        if not ended:
+            print("bench: ended before all was measured", file=sys.stderr)
+    return code or (1 if found.disagreements else 0)
 
 
-def measure(
-    run: Run, setting: Setting, methods: list[str], disagreements: list[str]
-) -> tuple[list[Ceiling], list[Result]]:
-    """One network and precision; adds to `disagreements` what is no comparison."""
-    precision = run.config.precision
-    network_ways = ways(run)
-    sizes = setting.sizes if run.device.type == "cpu" else sorted({*setting.sizes, *SIZES_ON_A_GPU})
-    rates = {b: rates_of(network_ways, sizes, setting.rounds, run, backward=b) for b in (False, True)}
-    for backward, found in rates.items():
-        usual = next(rate for rate in found if (rate.way, rate.size) == (USUAL, 1))
-        what = "forward + backward" if backward else "forward"
-        print(f"  {what}: {milliseconds(found[0])}; the usual way {milliseconds(usual)}", flush=True)
+def check(options: Options) -> torch.device:
+    """The device of what is asked for, all of which can be run and written.
+
+    Raises:
+        UserError: It cannot.
+    """
+    settings = QUICK if options.quick else FULL
+    unknown = set(options.networks) - settings.keys()
+    if unknown or not options.networks:
+        raise UserError(f"networks={sorted(unknown)}: choose from {', '.join(settings)}")
+    if not options.precisions:
+        raise UserError(f"precisions=[]: choose from {', '.join(precision.value for precision in Precision)}")
+    if unknown := set(options.methods) - bench_report.REQUIRED.keys():
+        raise UserError(f"methods={sorted(unknown)}: choose from {', '.join(bench_report.REQUIRED)}")
+    if (not options.methods or METRIC in options.methods) and not find_spec("quantus"):
+        raise UserError("quantus is not installed: `make bench` does that")
+    devices = [choose_device(options.device, precision) for precision in options.precisions]
+    try:
+        Path(options.out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={options.out}: {error.strerror}; name a folder that you can write to") from None
+    return devices[0]
+
+
+def is_whole(options: Options) -> bool:
+    """Whether nothing of the bench is left out."""
+    every = Options(methods=list(bench_report.REQUIRED))
+    return (
+        {*options.networks} >= {*every.networks}
+        and {*options.precisions} >= {*every.precisions}
+        and (not options.methods or {*options.methods} >= {*every.methods})
+    )
+
+
+def measure_all(options: Options, found: Found) -> None:
+    """Every network in every precision; adds to `found`."""
+    settings = QUICK if options.quick else FULL
+    with TemporaryDirectory() as folder:
+        for network, precision in product(options.networks, options.precisions):
+            print(f"{network}, {precision.value}", flush=True)
+            run = start(network, precision, settings[network], Path(folder), options.device)
+            measure(run, settings[network], options.methods, found)
+
+
+def write(found: Found, path: Path, device: torch.device) -> str:
+    """Write PATH.csv, PATH_rates.csv and PATH.png, print the table, and return what was written, for people."""
+    if not found.rates:
+        return "nothing was measured, and nothing is written"
+    bench_report.write_csv(found.ceilings, found.results, Path(f"{path}.csv"), device)
+    bench_report.write_rates(found.rates, Path(f"{path}_rates.csv"), device)
+    if found.results:
+        bench_report.draw(found.results, Path(f"{path}.png"), device)
+    print(bench_report.printed(found.ceilings, found.results))
+    return f"written to {path}.csv, {'.png ' if found.results else ''}and _rates.csv"
+
+
+def measure(run: Run, setting: Setting, methods: list[str], found: Found) -> None:
+    """One network and precision; adds to `found`."""
+    name, precision = run.classifier.name, run.config.precision
+    network_ways, on_the_cpu = ways(run), run.device.type == "cpu"
+    sizes = setting.sizes if on_the_cpu else sorted({*setting.sizes, *SIZES_ON_A_GPU})
+    # `evaluate.batch_size=auto`
+    micro_batch = fastest_size(run.classifier.fast_network, run.device, precision, sizes if on_the_cpu else None)
+    print(f"  our micro-batch: {micro_batch}", flush=True)
+    rates = {}
+    engine = by_openvino(run)
+    forward_alone = {OPENVINO: Way(engine)} if engine else {}
+    for backward in (False, True):
+        rates[backward] = rates_of(network_ways, sizes, setting.rounds, run, backward=backward)
+        if not any((rate.way, rate.size) == (OURS, micro_batch) for rate in rates[backward]):  # it takes too long
+            one = rates_of({OURS: network_ways[OURS]}, (micro_batch,), setting.rounds, run, backward=backward)
+            rates[backward] = sorted([*rates[backward], *one], key=lambda rate: rate.seconds)
+        if not backward:
+            one = rates_of(forward_alone, (micro_batch,), setting.rounds, run, backward=False)
+            rates[False] = sorted([*rates[False], *one], key=lambda rate: rate.seconds)
+        found.rates += [RawRate(name, precision.value, backward, rate) for rate in rates[backward]]
+        what, best = "forward + backward" if backward else "forward", rates[backward][0]
+        print(f"  {what}: {milliseconds(best)}; the usual way {milliseconds(usual(rates[backward]))}", flush=True)
     results = []
-    block = Block.of(run, setting, next(rate.size for rate in rates[True] if rate.way == OURS))
+    ours = next(rate.way for rate in rates[False] if rate.way in (OURS, OPENVINO))  # `evaluate.forward`
+    print(f"  our forward passes: {ours}", flush=True)
+    block = Block.of(run, setting, micro_batch, engine if ours == OPENVINO else None)
     for method, case in CASES:
         if methods and method not in methods:
             continue
         try:
-            results += compare(case(block), run.classifier.name, precision, setting.rounds)
+            compared = compare(case(block), name, precision, setting.rounds, setting.pairs, found.references)
+            found.results += compared
+            results += compared
         except DisagreementError as error:
             print(f"  bench: {error}", flush=True)
-            disagreements.append(str(error))
+            found.disagreements.append(str(error))
         gc.collect()  # a peer's copy of the network
     # The machine may have been slower at the start: the ceiling is the better one of both.
     ceilings = []
-    for backward, found in rates.items():
-        usual = next(rate for rate in found if (rate.way, rate.size) == (USUAL, 1))
-        best = found[0]
-        again = rates_of({best.way: network_ways[best.way]}, (best.size,), setting.rounds, run, backward=backward)[0]
-        ceilings.append(Ceiling(run.classifier.name, precision.value, backward, best, again, usual))
+    for backward, measured in rates.items():
+        best = measured[0]
+        way = {**network_ways, **forward_alone}[best.way]
+        again = rates_of({best.way: way}, (best.size,), setting.rounds, run, backward=backward)[0]
+        ceilings.append(Ceiling(name, precision.value, backward, best, again, usual(measured)))
     for result in results:
         result.set_efficiency(*ceilings)
-    return ceilings, results
+    found.ceilings += ceilings
+
+
+def usual(rates: list[Rate]) -> Rate:
+    """That of the usual way: as released, NCHW, one at a time."""
+    return next(rate for rate in rates if (rate.way, rate.size) == (USUAL, 1))
 
 
 def rates_of(
@@ -159,89 +242,11 @@ def rates_of(
     )
 
 
-def compare(case: Case, network: str, precision: Precision, rounds: int) -> list[Result]:
-    """Compare the results of a case, then time its pairs."""
-    evaluate = case.evaluate
-    calls: list[Callable[[], Tensor]] = [case.ours, *(as_found(peer) for peer in case.peers)]
-    first, mine = timed(case.ours)
-    if not mine.any():
-        raise DisagreementError(f"{case.method} on {network} in {precision.value}: ours are zeros alone")
-    ours_passes = (evaluate.forwards - evaluate.backwards, evaluate.backwards)
-    firsts, theirs_passes, differences = [first], [], []
-    for peer, call in zip(case.peers, calls[1:], strict=True):
-        peer.network.forwards = peer.network.gradients = 0
-        first, theirs = timed(call)
-        firsts.append(first)
-        theirs_passes.append((peer.network.forwards, peer.network.gradients))
-        if not theirs.any():
-            raise DisagreementError(f"{case.method} on {network}: {peer.name} gives zeros alone, which shows nothing")
-        difference = case.difference(mine, theirs)
-        if not difference <= case.tolerance:
-            raise DisagreementError(
-                f"{case.method} ({case.setting}) on {network} in {precision.value} differs from {peer.name} by "
-                f"{difference:.2g} ({case.difference.__name__}), more than {case.tolerance:g}: no time of it counts"
-            )
-        differences.append(difference)
-    times = [firsts] if min(firsts) > LONG else []
-    while len(times) < rounds:
-        # The other way round every second time: neither side always runs on a warm machine.
-        order = range(len(calls)) if len(times) % 2 == 0 else range(len(calls) - 1, -1, -1)
-        found = {i: timed(calls[i])[0] for i in order}
-        times.append([found[i] for i in range(len(calls))])
-    results = []
-    for i, peer in enumerate(case.peers):
-        ratios = [row[i + 1] / row[0] for row in times]
-        result = Result(
-            method=case.method,
-            network=network,
-            precision=precision.value,
-            peer=peer.name,
-            setting=case.setting,
-            images=case.images,
-            ours_seconds=statistics.median(row[0] for row in times) / case.images,
-            theirs_seconds=statistics.median(row[i + 1] for row in times) / case.images,
-            ratio=statistics.median(ratios),
-            ratio_min=min(ratios),
-            ratio_max=max(ratios),
-            pairs=len(times),
-            ours_forwards=ours_passes[0] / case.images,
-            ours_gradients=ours_passes[1] / case.images,
-            theirs_forwards=theirs_passes[i][0] / case.images,
-            theirs_gradients=theirs_passes[i][1] / case.images,
-            surplus=peer.surplus,
-            difference=differences[i],
-            ours_micro_batch=evaluate.batch_size,
-            has_efficiency=case.goes_to_the_input,
-        )
-        print(f"  {result}", flush=True)
-        results.append(result)
-    return results
-
-
-def as_found(peer: Peer) -> Callable[[], Tensor]:
-    """A peer's call without the deterministic algorithms that `prepare` asks for: they are ours, and may be slower."""
-
-    def call() -> Tensor:
-        torch.use_deterministic_algorithms(False)
-        try:
-            return peer.call()
-        finally:
-            torch.use_deterministic_algorithms(True, warn_only=True)
-
-    return call
-
-
-def timed(call: Callable[[], Tensor]) -> tuple[float, Tensor]:
-    """Wall time and result of one call; what a GPU has begun is waited for, and its result brought here."""
-    started = time.perf_counter()
-    result = call().cpu()
-    return time.perf_counter() - started, result
-
-
 def milliseconds(rate: Rate) -> str:
     """A rate for people."""
     return f"{rate.seconds * 1000:.1f} ms an input ({rate.way}, micro-batch {rate.size})"
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception: what was measured is written
     sys.exit(main())

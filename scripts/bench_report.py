@@ -30,8 +30,15 @@ REQUIRED = {  # ratios, of each of COLUMNS
     "deletion_insertion": (2.5, 4.0, 1.1, 2.0),
 }
 EFFICIENCY = 0.9  # required
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "captum", "grad-cam", "torchray", "quantus")
-COLOURS = {"fp32": "#0072B2", "bf16": "#E69F00"}  # Okabe and Ito's: told apart by everybody, and in grey
+PACKAGES = (
+    *("torch", "torchvision", "timm", "numpy", "openvino", "onnxruntime"),
+    *("captum", "grad-cam", "torchray", "quantus"),
+)
+COLOURS = {
+    "fp32": "#0072B2",
+    "bf16": "#E69F00",
+    "tf32": "#CC79A7",
+}  # Okabe and Ito's: told apart by everybody, and in grey
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,19 @@ class Ceiling:
         return min(self.best.seconds, self.again.seconds)
 
 
+@dataclass(frozen=True)
+class RawRate:
+    """One cell of the search for the ceiling."""
+
+    network: str
+    precision: str
+    backward: bool
+    rate: Rate
+
+
 @dataclass
 class Result:
-    """One method against one peer; seconds and passes are an image's."""
+    """One method against one peer; seconds and passes are an image's, `ours_in_passes` a share of `ours_seconds`."""
 
     method: str
     network: str
@@ -73,7 +90,10 @@ class Result:
     theirs_gradients: float
     surplus: int
     difference: float
+    images_that_agree: int
+    ours_forward: str
     ours_micro_batch: int
+    ours_in_passes: float
     has_efficiency: bool
     efficiency: float | None = None
 
@@ -94,19 +114,17 @@ class Result:
         return (
             f"{self.method}, {self.setting}: ours {self.ours_seconds:.3g} s, {self.peer} {self.theirs_seconds:.3g} s "
             f"an image: {self.ratio:.2f}x ({self.ratio_min:.2f} to {self.ratio_max:.2f}), results differ by "
-            f"{self.difference:.1g}"
+            f"{self.difference:.1g}, {self.images_that_agree} of {self.images} images agree"
         )
 
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def machine() -> dict[str, Any]:
-    """What stands beside every number."""
+def machine(device: torch.device | None = None) -> dict[str, Any]:
+    """What stands beside every number; `device`: that of the networks, if not the one that a run has by itself."""
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     git = git_state()
     dirty = "-dirty" if git and git["dirty"] else ""
     return {
-        "machine": processor(DEVICE),
+        "machine": processor(device),
         "threads": torch.get_num_threads(),
         "versions": "; ".join(
             [f"python {platform.python_version()}", *(f"{name} {_version(name)}" for name in PACKAGES)]
@@ -125,7 +143,7 @@ def tell_and_write(rows: list[dict[str, Any]], path: Path) -> None:
     print(f"written to {path}")
 
 
-def write_csv(ceilings: list[Ceiling], results: list[Result], path: Path) -> None:
+def write_csv(ceilings: list[Ceiling], results: list[Result], path: Path, device: torch.device) -> None:
     """A row a method and peer; before them, for each network and precision, the two rates of the ceiling."""
     rows: list[dict[str, Any]] = [
         {
@@ -145,8 +163,25 @@ def write_csv(ceilings: list[Ceiling], results: list[Result], path: Path) -> Non
     for result in results:
         row = asdict(result)
         del row["has_efficiency"]
-        rows.append({**row, "required_ratio": result.required})
-    pd.DataFrame(rows).assign(**machine()).to_csv(path, index=False, float_format="%.5g")
+        agree = row.pop("images_that_agree")
+        rows.append({**row, "required_ratio": result.required, "images_that_agree": agree})
+    pd.DataFrame(rows).assign(**machine(device)).to_csv(path, index=False, float_format="%.5g")
+
+
+def write_rates(rates: list[RawRate], path: Path, device: torch.device) -> None:
+    """A row a raw rate; seconds an input."""
+    rows = [
+        {
+            "network": raw.network,
+            "precision": raw.precision,
+            "backward": raw.backward,
+            "way": raw.rate.way,
+            "micro_batch": raw.rate.size,
+            "seconds": raw.rate.seconds,
+        }
+        for raw in rates
+    ]
+    pd.DataFrame(rows).assign(**machine(device)).to_csv(path, index=False, float_format="%.5g")
 
 
 def printed(ceilings: list[Ceiling], results: list[Result]) -> str:
@@ -158,12 +193,14 @@ def printed(ceilings: list[Ceiling], results: list[Result]) -> str:
             f"  {ceiling.network} {ceiling.precision} {what}: {1000 * ceiling.seconds:.1f} "
             f"({1000 * ceiling.usual.seconds:.1f}); {ceiling.best.way}, micro-batch {ceiling.best.size}"
         )
-    columns = [column for column in COLUMNS if any((r.network, r.precision) == column for r in results)]
+    columns = list(dict.fromkeys((r.network, r.precision) for r in results))
     heads = [f"{network} {precision}" for network, precision in columns]
     cells = {(r.method, r.peer, r.network, r.precision): r for r in results}
     names = list(dict.fromkeys((r.method, r.peer) for r in results))
     width = max((len(f"{method} / {peer}") for method, peer in names), default=0)
-    for title, cell in (("ratio, theirs / ours (required)", _ratio), (f"efficiency ({EFFICIENCY:g})", _efficiency)):
+    factors = "share of our time in passes x needed passes at the ceiling's rates / time in passes"
+    efficiency = f"efficiency ({EFFICIENCY:g}) = {factors}"
+    for title, cell in (("ratio, theirs / ours (required)", _ratio), (efficiency, _efficiency)):
         lines += ["", title, " " * width + "".join(f"{head:>28}" for head in heads)]
         for name in names:
             found = [cell(cells.get((*name, *column))) for column in columns]
@@ -175,40 +212,50 @@ def printed(ceilings: list[Ceiling], results: list[Result]) -> str:
 def _ratio(result: Result | None) -> str:
     if result is None:
         return ""
-    short = " !" if result.required and result.ratio < result.required else "  "
-    return f"{result.ratio:.2f}x ({result.required:g}){short}"
+    if result.required is None:
+        return f"{result.ratio:.2f}x  "
+    return f"{result.ratio:.2f}x ({result.required:g}){' !' if result.ratio < result.required else '  '}"
 
 
 def _efficiency(result: Result | None) -> str:
     if result is None or result.efficiency is None:
         return ""
-    return f"{result.efficiency:.2f}{' !' if result.efficiency < EFFICIENCY else '  '}"
+    factors = f"{result.ours_in_passes:.2f} x {result.efficiency / result.ours_in_passes:.2f}"
+    return f"{result.efficiency:.2f} = {factors}{' !' if result.efficiency < EFFICIENCY else '  '}"
 
 
-def draw(results: list[Result], path: Path) -> None:
+def draw(results: list[Result], path: Path, device: torch.device) -> None:
     """Bars of ratios with their range, a panel a network; a black mark where the required ratio is."""
     networks = list(dict.fromkeys(result.network for result in results))
     names = list(dict.fromkeys((result.method, result.peer) for result in results))
+    precisions = list(dict.fromkeys(result.precision for result in results))
+    apart = 0.8 / max(len(precisions), 2)
     figure, axes = plt.subplots(
         1, len(networks), figsize=(4.5 * len(networks) + 2, 0.55 * len(names) + 1.6), sharey=True, squeeze=False
     )
     for axis, network in zip(axes[0], networks, strict=True):
         here = [result for result in results if result.network == network]
-        for precision, shift in (("fp32", -0.2), ("bf16", 0.2)):
+        for i, precision in enumerate(precisions):
+            shift = (i - (len(precisions) - 1) / 2) * apart
             found = [result for result in here if result.precision == precision]
             if not found:
                 continue
             places = [names.index((r.method, r.peer)) + shift for r in found]
             ranges = [[r.ratio - r.ratio_min for r in found], [r.ratio_max - r.ratio for r in found]]
             axis.barh(
-                places, [r.ratio for r in found], 0.38, xerr=ranges, color=COLOURS[precision], label=precision,
+                places, [r.ratio for r in found], 0.95 * apart, xerr=ranges, color=COLOURS[precision], label=precision,
                 error_kw={"elinewidth": 1, "ecolor": "#555555"},
             )  # fmt: skip
             for place, result in zip(places, found, strict=True):
                 ink = "white" if precision == "fp32" else "black"
                 axis.text(0.05, place, f"{result.ratio:.1f}", va="center", fontsize=8, color=ink)
                 if result.required:
-                    axis.plot([result.required] * 2, [place - 0.19, place + 0.19], color="black", linewidth=2)
+                    axis.plot(
+                        [result.required] * 2,
+                        [place - 0.475 * apart, place + 0.475 * apart],
+                        color="black",
+                        linewidth=2,
+                    )
         axis.axvline(1, color="#555555", linewidth=1, linestyle=":")
         axis.set_title(network)
         axis.set_xlabel("times as fast as the peer (black: required)")
@@ -218,7 +265,7 @@ def draw(results: list[Result], path: Path) -> None:
     axes[0][0].set_yticks(range(len(names)), [f"{method}\n{peer}" for method, peer in names], fontsize=8)
     axes[0][0].invert_yaxis()
     figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="upper right", ncols=2, frameon=False)
-    figure.suptitle(f"{processor(DEVICE)}, {torch.get_num_threads()} threads, torch {torch.__version__}", fontsize=9)
+    figure.suptitle(f"{processor(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}", fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)

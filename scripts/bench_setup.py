@@ -7,17 +7,21 @@ and steps than the methods have, and fewer of them on VGG19. Each setting stands
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from random_vgg19 import write_vgg19
 from torch import Tensor, nn
 
-from igos_bench.config import Device, Precision
+from igos_bench.clock import Clock
+from igos_bench.config import Device, Forward, Precision
+from igos_bench.errors import UserError
 from igos_bench.evaluate import Evaluator
 from igos_bench.fold import fold_batch_norms
 from igos_bench.network import Normalised
+from igos_bench.openvino_forward import OpenVINOForward
 from igos_bench.overrides import compose_config
 from igos_bench.prepare import Run, prepare
 from igos_bench.rates import Way
@@ -31,8 +35,8 @@ class Setting:
     """How much is run on one network.
 
     Attributes:
-        images: Of Integrated Gradients and the metric; RISE has one.
-        together: Of I-GOS and Mask, whose images share micro-batches: a run's chunk has ten.
+        images: Of the metric, which quantus runs as one batch; RISE has one.
+        together: Of I-GOS, Mask and Integrated Gradients, whose images share micro-batches: a run's chunk has ten.
         batch: Images of Grad-CAM and Excitation BP.
         igos_iterations, mask_iterations: Of 15 and 500.
         path_steps: Of I-GOS and Integrated Gradients, of 20.
@@ -41,6 +45,7 @@ class Setting:
         flips: Steps of the metric at 224 that quantus runs too: three times a divisor of 224 x 224.
         sizes: Of the micro-batch, raw.
         rounds: Pairs of times, and measurements of each raw rate.
+        pairs: Of times, where those so far took less than `bench_compare.SHORT` seconds in all.
     """
 
     images: int
@@ -54,15 +59,16 @@ class Setting:
     flips: int
     sizes: tuple[int, ...]
     rounds: int
+    pairs: int
 
 
 FULL = {
-    "efficientnet_lite0": Setting(4, 10, 8, 1, 8, 20, 200, 50, 48, (1, 2, 4, 8, 16, 32), 3),
-    "vgg19": Setting(1, 2, 4, 1, 2, 8, 100, 12, 12, (1, 2, 4, 8, 16, 32), 2),
+    "efficientnet_lite0": Setting(6, 10, 8, 1, 4, 14, 200, 24, 24, (1, 2, 4, 8, 16, 32), 2, 9),
+    "vgg19": Setting(1, 4, 4, 1, 2, 6, 100, 12, 12, (1, 2, 4, 8, 16, 32), 2, 9),
 }
 QUICK = {
-    "efficientnet_lite0": Setting(2, 4, 4, 1, 3, 8, 40, 8, 6, (1, 8), 2),
-    "vgg19": Setting(1, 1, 2, 1, 1, 2, 3, 2, 6, (1,), 1),
+    "efficientnet_lite0": Setting(2, 4, 4, 1, 3, 6, 40, 8, 6, (1, 8), 2, 2),
+    "vgg19": Setting(1, 1, 2, 1, 1, 2, 3, 2, 6, (1,), 1, 1),
 }
 
 
@@ -78,16 +84,38 @@ def start(network: str, precision: Precision, setting: Setting, folder: Path, de
     return prepare(compose_config([*words, "method=igos", f"resolution={RESOLUTION}"]))
 
 
-def evaluator(run: Run, method: str, micro_batch: int) -> Evaluator:
-    """Our way to the network, as a run has it; every case has one of its own, which counts its passes."""
+@dataclass
+class ClockedEvaluator(Evaluator):
+    """An `Evaluator` that clocks what it counts: `seconds_in_passes` of the network, so far."""
+
+    seconds_in_passes: float = field(default=0.0, init=False)
+
+    def _halving(self, call: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+        before, clock = self.seconds_in_passes, Clock(inputs[0].device)
+        found = super()._halving(call, *inputs)
+        self.seconds_in_passes = before + clock.lap()  # not +=: where memory ran out the halves have come through here
+        return found
+
+
+def evaluator(run: Run, method: str, micro_batch: int, forward: OpenVINOForward | None = None) -> ClockedEvaluator:
+    """Our way to the network, as a run has it; every case has one of its own, which counts and clocks its passes."""
     classifier, precision = run.classifier, run.config.precision
     layers = classifier.layers_for(method)
-    return Evaluator(classifier.network, classifier.fast_network, micro_batch, precision, layers=layers)
+    return ClockedEvaluator(classifier.network, classifier.fast_network, micro_batch, precision, layers, forward)
+
+
+def by_openvino(run: Run) -> OpenVINOForward | None:
+    """What runs passes without a gradient with `evaluate.forward=openvino`; None, and a word, where that is refused."""
+    try:
+        return run.forward_network(Forward.openvino)
+    except UserError as error:
+        print(f"  without OpenVINO: {error}", flush=True)
+        return None
 
 
 # The ceiling.
 
-USUAL, OURS = "as released, NCHW", "ours"
+USUAL, OURS, OPENVINO = "as released, NCHW", "ours", "ours, by OpenVINO"
 
 
 def ways(run: Run) -> dict[str, Way]:

@@ -77,7 +77,7 @@ def draw_noise(generator: torch.Generator, count: int, image: Tensor, sigma: tup
     """(count, 3, H, W) in [0, 1] units; `sigma` by channel, in ImageNet-normalised units."""
     draw = torch.randn((count, *image.shape), generator=generator, dtype=torch.float32)
     scale = [s * std for s, std in zip(sigma, IMAGENET_STD, strict=True)]
-    return draw.to(image) * torch.tensor(scale, dtype=image.dtype).view(1, 3, 1, 1)
+    return draw.to(image) * image.new_tensor(scale).view(1, 3, 1, 1)
 
 
 # I-GOS

@@ -49,22 +49,29 @@ def leave_maps(
     n_steps: int = 200,
     ranking: str = "elements",
     parameters: dict[str, Any] | None = None,
+    model: str = "toy",
+    network: dict[str, Any] | None = None,
+    data_name: str = "images",
 ) -> RunDirectory:
-    """What a run over the images below `root` leaves that did the first `done` of them, those of `failed` in vain."""
-    data = DataConfig(name="images", layout="folder", root=str(root))
+    """What a run over the images below `root` leaves that did the first `done` of them, those of `failed` in vain.
+
+    `network` is what its configuration says of the model.
+    """
+    data = DataConfig(name=data_name, layout="folder", root=str(root))
     manifest = read_manifest(data)
     protocol = Protocol.from_config(ProtocolConfig(n_steps=n_steps, ranking=ranking))
     config = {
         "data": asdict(data), "seed": 0, "precision": "fp32", "preprocessing": "plain", "timing": "chunk",
         "method": {"name": method, **(parameters or {})}, "protocol": asdict(protocol),
+        **({"model": {"name": model, **network}} if network else {}),
     }  # fmt: skip
     key = short_key({"config": config, "resolution": resolution})
-    path = results_dir / "runs" / "toy" / "images" / method / str(resolution) / key
+    path = results_dir / "runs" / model / data_name / method / str(resolution) / key
     directory = RunDirectory(path, f"paper-{short_key({'map': key})}")
     directory.write_provenance(
         {
             "map_key": key, "config": config, "method": method, "protocol": "paper", "resolution": resolution,
-            "model": "toy", "data": "images", "weights_sha256": "f" * 64, "manifest_sha256": manifest.sha256,
+            "model": model, "data": data_name, "weights_sha256": "f" * 64, "manifest_sha256": manifest.sha256,
             "requested": len(manifest.images), "done": 0, "device": "cpu", "processor": "toy", "threads": 2,
         }
     )  # fmt: skip

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from igos_bench.batch import generator
 from igos_bench.cells import read_cells
 from igos_bench.formats import Row
 from igos_bench.onednn import FusedConvolution
@@ -148,6 +149,27 @@ def test_memory_for_one_input_is_enough_and_an_image_that_does_not_fit_alone_fai
     provenance = run.directory.read_provenance()
     assert provenance and provenance["batch_size_after_out_of_memory"] == 1 < provenance["batch_size"]
     assert "micro-batch cut to 1: out of memory" in (run.directory.path / "timing.csv").read_text()
+
+
+@pytest.mark.parametrize("method", ["igos", "mask"])
+@pytest.mark.filterwarnings("ignore:out of memory at a micro-batch")
+def test_an_image_whose_noise_does_not_fit_fails_alone(
+    bench: Bench, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = bench.explain(method, f"results_dir={bench.folder / 'whole'}")
+    draw, starved = torch.randn, generator(0, method, "bright.png").initial_seed()
+
+    def scarce(shape: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
+        return draw((2**55,) if generator.initial_seed() == starved else shape, generator=generator)
+
+    monkeypatch.setattr(torch, "randn", scarce)
+    rows = bench.explain(method)
+    assert has_no_number(rows["bright.png"])
+    assert rows["bright.png"]["error"].startswith("out of memory: RuntimeError: [enforce fail")
+    tolerance = 1e-3 if method == "igos" else 1e-4  # as above
+    for name in ("dark.png", "middle.png"):
+        for key in ("deletion_auc", "insertion_auc"):
+            assert rows[name][key] == pytest.approx(whole[name][key], abs=tolerance)
 
 
 # Bad numbers of the network

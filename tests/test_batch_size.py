@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from toys import SmallConv
 
-from igos_bench.batch_size import SIZES, check_batch_size, choose_batch_size
+from igos_bench.batch_size import LONGEST, SIZES, check_batch_size, choose_batch_size, fastest_size
 from igos_bench.config import Precision
 from igos_bench.errors import UserError
 
@@ -40,7 +41,8 @@ def test_what_is_asked_for_and_what_is_usual_need_no_measurement() -> None:
     assert Counting.calls == 0
 
 
-def test_auto_is_measured_once(cache: Path) -> None:
+def test_auto_is_measured_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SIZES, "cpu", (1, 2, 4))
     size = choose("auto")
     assert size in SIZES["cpu"] and Counting.calls > len(SIZES["cpu"])
     Counting.calls = 0
@@ -53,6 +55,21 @@ def test_auto_is_measured_once(cache: Path) -> None:
     assert choose("auto") in SIZES["cpu"] and Counting.calls > 0, "measured for another torch"
     file.write_text("{")
     assert choose("auto") in SIZES["cpu"]
+
+
+def test_the_fastest_size_counts() -> None:
+    """A network that takes 30 ms an input, of four at once 10."""
+
+    def network(images: torch.Tensor) -> torch.Tensor:
+        time.sleep(len(images) * (0.01 if len(images) == 4 else 0.03))
+        return images.mean((2, 3))
+
+    assert fastest_size(network, CPU, Precision.fp32, sizes=(1, 2, 4, 8)) == 4
+
+
+def test_a_slow_network_gets_large_micro_batches_too() -> None:
+    """VGG19 in fp32 takes 0.25 s an input on two cores and is fastest at 16: the search may not stop before."""
+    assert LONGEST > 16 * 0.25
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from igos_bench import images
+from igos_bench.clock import peak_memory_mb
 from igos_bench.errors import UserError
 from igos_bench.network import Normalised
 from igos_bench.perturb import Baseline
@@ -28,7 +29,28 @@ def test_a_run_is_taken_apart(tmp_path: Path) -> None:
     assert row["images"] == COUNT and row["peak_mb"] > 100
     parts = [row[f"{part}_ms"] for part in ("network", "waiting", "baseline", "harness")]
     assert sum(parts) == pytest.approx(row["seconds_ms"])
+    assert sum(parts[1:]) == pytest.approx(row["outside_ms"])
     assert min(parts) >= 0 and row["network_ms"] > 1 and row["baseline_ms"] > 0.1 and row["decoding_ms"] > 0.1
+
+
+def test_images_come_decoded(tmp_path: Path) -> None:
+    bench_scale.write_images(tmp_path / "images", COUNT)
+    before = images._read
+    row = bench_scale.measure(tmp_path / "images", tmp_path / "results", COUNT, decoded=True)
+    assert images._read == before
+    assert row["images"] == COUNT and row["decoding_ms"] < 0.1 and row["network_ms"] > 1
+
+
+def test_every_size_has_a_process_of_its_own(tmp_path: Path) -> None:
+    bench_scale.write_images(tmp_path / "images", COUNT)
+    ballast = torch.ones(700 * 2**20 // 4)  # 700 MB that this process's peak has
+    row = bench_scale.measure_alone(tmp_path / "images", tmp_path / "results", COUNT)
+    assert len(ballast) and row["images"] == COUNT and row["outside_decoded_ms"] > 0
+    assert 100 < row["peak_mb"] < peak_memory_mb(torch.device("cpu")) - 300
+    assert len(list((tmp_path / "results" / "warm-up").rglob("run.json"))) == 1, "warmed up in the same process"
+    (tmp_path / "images" / "00001.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match="1 of 7 images failed"):
+        bench_scale.measure_alone(tmp_path / "images", tmp_path / "again", COUNT)
 
 
 def test_images_are_the_same_every_time(tmp_path: Path) -> None:

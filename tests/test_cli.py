@@ -129,8 +129,11 @@ def test_run_resume_score_table(igos_bench: Command, tmp_path: Path) -> None:
     two = records(tmp_path / "out")
     assert [row["status"] for row in two.values()] == ["ok", "ok"]
 
-    more = igos_bench(*QUICK, "data.limit=3", "chunk_size=2")
+    more = igos_bench(*QUICK, "data.limit=3", "chunk_size=5")
     assert "resumed 2/3" in more.stdout, more.stdout + more.stderr
+    (line,) = [line for line in more.stderr.splitlines() if "chunk_size" in line]
+    assert line.startswith("igos-bench: the run in out/runs/")
+    assert line.endswith(" began with chunk_size=2 and goes on so; for chunk_size=5 set another results_dir")
     three = records(tmp_path / "out")
     assert len(three) == 3
     assert all(three[i] == row for i, row in two.items()), "done rows are not touched"
@@ -163,9 +166,9 @@ def test_a_bad_image_is_a_row_and_a_torn_record_loses_nothing(igos_bench: Comman
 
     folder = tmp_path / "images"
     folder.mkdir()
-    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+    for name, colour in (("a.png", "orange"), ("b.png", "blue")):
         image = Image.new("RGB", (64, 48), colour)
-        image.paste("white", (8, 8, 40, 30))  # an image of one colour is its own blur
+        image.paste("white", (8, 8, 40, 30))  # of one colour it is its own blur; of red, I-GOS has one element or none
         image.save(folder / name)
     (folder / "c.jpg").write_bytes(b"no image at all")
     words = (*QUICK, "data=folder", f"data.root={folder}")

@@ -27,6 +27,7 @@ from igos_bench.methods.excitation_bp import winning_probability
 from igos_bench.network import Normalised
 
 VGG19_LAYERS = {224: "features.3", 112: "features.8", 28: "features.26", 14: "features.35"}
+TWO = random_images(), torch.tensor([3, 5])
 
 
 def explain(evaluate: Evaluator, images: Tensor, targets: Tensor, resolution: int) -> Tensor:
@@ -324,33 +325,39 @@ def test_a_resolution_without_a_layer_is_named(vgg19: nn.Module) -> None:
         explain(evaluate, toy_image(0, 224)[None], torch.tensor([0]), 28)
 
 
-@pytest.mark.parametrize("is_fused", [True, False], ids=["fused", "folded alone"])
-@pytest.mark.parametrize(
-    ("library", "architecture", "layer"),
-    [
+@pytest.fixture(
+    scope="module",
+    params=[
         (timm.create_model, "tf_efficientnet_lite0", "blocks.4.2.bn1.act"),
         (torchvision.models.get_model, "resnet18", "layer2"),
         (torchvision.models.get_model, "vgg11_bn", "features.13"),
         (torchvision.models.get_model, "densenet121", "features.transition2"),
     ],
+    ids=lambda trained: trained[1],
 )
+def trained(request: pytest.FixtureRequest) -> tuple[Normalised, str, Tensor]:
+    """A network with gammas of both signs, which folding puts on the weights; a layer, and the maps of it."""
+    library, architecture, layer = request.param
+    network = Normalised(shake_batch_norms(library(architecture)), [0.5] * 3, [0.25] * 3).eval().requires_grad_(False)
+    layers = {14: network.body.get_submodule(layer)}
+    return network, layer, explain(Evaluator(network, network, layers=layers), *TWO, 14)
+
+
+@pytest.mark.parametrize("is_fused", [True, False], ids=["fused", "folded alone"])
 def test_the_fast_network_passes_p_down_as_the_trained_one_does(
-    library: Callable[[str], nn.Module], architecture: str, layer: str, is_fused: bool, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Normalised, str, Tensor], is_fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With gammas of both signs, which folding puts on the weights."""
     if not is_fused:
         monkeypatch.setattr("igos_bench.onednn.is_available", lambda dtype: False)
-    network = Normalised(shake_batch_norms(library(architecture)), [0.5] * 3, [0.25] * 3).eval().requires_grad_(False)
-    images, targets = random_images(), torch.tensor([3, 5])
+    network, layer, expected = trained
     module = network.body.get_submodule(layer)
-    expected = explain(Evaluator(network, network, layers={14: module}), images, targets, 14)
     for precision, tolerance in ((Precision.fp32, 1e-2), (Precision.bf16, 0.15)):  # rounding moves kinks and maxima
         fast, folded = speed_up(network, CPU, precision, layers=[layer])
         assert folded
         evaluate = Evaluator(network, fast, precision=precision, layers={14: module})
         calls: list[int] = []
         handle = module.register_forward_hook(lambda *_: calls.append(1))  # noqa: B023
-        maps = explain(evaluate, images, targets, 14)
+        maps = explain(evaluate, *TWO, 14)
         handle.remove()
         assert not calls, "the network itself was run"
         assert maps.dtype == torch.float32

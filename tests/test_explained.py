@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from report_folders import leave_maps, leave_photographs
 
 from igos_bench import cli
 from igos_bench.cells import Cell, read_cells
-from igos_bench.classes import class_title
+from igos_bench.classes import class_title, has_imagenet_classes
+from igos_bench.config import DataConfig
+from igos_bench.data import read_manifest
 from igos_bench.evaluate import Evaluator
 from igos_bench.explained import Explained, explained
 from igos_bench.overrides import compose_config
@@ -52,10 +55,50 @@ def test_the_network_says_of_the_pictures_what_the_curves_say(real: list[Cell], 
         assert (one.probability, one.areas["deletion"]) == (row["score_image"], row["deletion_auc"])
 
 
-def test_classes_have_names_where_images_are_imagenets(real: list[Cell]) -> None:
+def test_classes_have_names_where_they_are_imagenets(real: list[Cell]) -> None:
     one = explained(real[0], str(real[0].rows.index[0]))
-    assert one.target == class_title(real[0].rows["target"].iloc[0], "sample") and not one.target.startswith("class")
-    assert class_title(471, "imagenet") == "cannon" and class_title(471, "folder") == "class 471"
+    target = real[0].rows["target"].iloc[0]
+    assert one.target == class_title(target, is_imagenets=True) and not one.target.startswith("class")
+    assert [class_title(471, is_imagenets=known) for known in (True, False)] == ["cannon", "class 471"]
+
+
+@pytest.mark.parametrize("folder", ["n02108422", "243", "dogs"])
+def test_pretrained_networks_name_the_classes_of_any_images(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [photograph] = [source for source in read_manifest(DataConfig()).images if source.label == 243]
+    (tmp_path / "images" / folder).mkdir(parents=True)
+    shutil.copy(photograph.path, tmp_path / "images" / folder / "a.jpg")
+    words = ["method=grad_cam", "resolution=14", "protocol.n_steps=2", f"results_dir={tmp_path / 'results'}"]
+    words += ["data=folder", f"data.root={tmp_path / 'images'}"]
+    monkeypatch.setattr(sys, "argv", ["igos-bench", *words])
+    assert cli.main() == 0
+    one = explained(read_cells(tmp_path / "results")[0], f"{folder}/a.jpg")
+    assert (one.target, one.label) == ("bull mastiff", None)
+
+
+LITE0 = {"library": "timm", "architecture": "tf_efficientnet_lite0", "weights": "pretrained"}
+
+
+@pytest.mark.parametrize(
+    ("layout", "model", "is_known"),
+    [
+        ("folder", LITE0, True),
+        ("folder", LITE0 | {"library": "torchvision", "architecture": "resnet50"}, True),
+        ("folder", LITE0 | {"weights": None}, False),
+        ("sample", LITE0 | {"weights": None}, False),  # random ones have an opinion, but no classes
+        ("folder", LITE0 | {"weights": "/mine/ten_birds.pth"}, False),
+        ("imagenet", LITE0 | {"weights": "/mine/vgg19.pth"}, True),
+        ("imagenet", LITE0 | {"architecture": "convnext_base.fb_in22k"}, False),
+        ("imagenet", LITE0 | {"architecture": "convnext_base.of_another_version"}, False),
+        ("imagenet", LITE0 | {"architecture": "mine"}, False),
+        ("imagenet", LITE0 | {"library": "mine"}, False),
+        ("imagenet", {}, False),
+    ],
+)
+def test_a_wrong_name_is_worse_than_a_number(layout: str, model: dict[str, object], is_known: bool) -> None:
+    assert has_imagenet_classes({"config": {"data": {"layout": layout}, "model": model}}) is is_known
+    assert not has_imagenet_classes({})
 
 
 @pytest.fixture

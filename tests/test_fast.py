@@ -27,6 +27,12 @@ def normalised(body: nn.Module) -> Normalised:
     return Normalised(body, [0.5] * 3, [0.25] * 3).eval().requires_grad_(False)
 
 
+@pytest.fixture(scope="module")
+def vgg11() -> Normalised:
+    """The largest one by far, of which each test would make 133 million random numbers."""
+    return normalised(shake_batch_norms(torchvision.models.vgg11()))
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("build", ["resnet18", "vgg11", "mobilenet_v3_small", "densenet121", "vit_b_32"])
 def test_it_computes_what_the_network_does(build: str) -> None:
@@ -133,12 +139,13 @@ def test_bfloat16_that_is_wrong_stays_plain(parameter: str, monkeypatch: pytest.
 
 
 @pytest.mark.filterwarnings("error")
-def test_first_convolutions_stay_in_float32_without_batch_norm_or_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_convolutions_stay_in_float32_without_batch_norm_or_onednn(
+    vgg11: Normalised, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """VGG19 on a GPU."""
     monkeypatch.setattr(onednn, "is_available", lambda dtype: False)
-    network = normalised(torchvision.models.vgg11())
-    fast, folded = speed_up(network, CPU, Precision.bf16)
-    assert fast is not network and not folded
+    fast, folded = speed_up(vgg11, CPU, Precision.bf16)
+    assert fast is not vgg11 and not folded
     images = random_images()
     seen: list[torch.dtype] = []
     for name, module in fast.named_modules():
@@ -172,9 +179,8 @@ def test_moved_logits_stay_unfolded(
         assert speed_up(network, CPU) == (network, False)
 
 
-def test_a_wrong_gradient_stays_unfolded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_gradient_stays_unfolded(vgg11: Normalised, monkeypatch: pytest.MonkeyPatch) -> None:
     right = FusedConvolution.input_gradient
     monkeypatch.setattr(FusedConvolution, "input_gradient", lambda self, *words: 1.1 * right(self, *words))
-    network = normalised(torchvision.models.vgg11())
     with pytest.warns(UserWarning, match="its gradient moves by"):
-        assert speed_up(network, CPU) == (network, False)
+        assert speed_up(vgg11, CPU) == (vgg11, False)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Command
+from forked import run_igos_bench
 from PIL import Image
 from result_folders import leave_run
 
@@ -49,19 +50,15 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", path], check=True)
 
 
-def start(folder: Path, results: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "igos_bench", *QUICK, "chunk_size=1", f"results_dir={results}"],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def words(results: Path) -> list[str]:
+    return [*QUICK, "chunk_size=1", f"results_dir={results}"]
 
 
-def end(process: subprocess.Popen[str], code: int) -> str:
+def run(folder: Path, results: Path, code: int) -> str:
     """What it said on stderr."""
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == code, output + errors
-    return errors
+    ended = run_igos_bench(words(results), folder, timeout=120)
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    return ended.stderr
 
 
 def refuse_writing(disk: Path, process: subprocess.Popen[str]) -> None:
@@ -77,27 +74,31 @@ def test_a_run_goes_on_once_it_can_write_again(tmp_path: Path, disk: Path) -> No
     for i in range(IMAGES):
         Image.fromarray(pixels.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(tmp_path / f"images/{i:02d}.png")
     whole, results = tmp_path / "whole", disk / "results"
-    end(start(tmp_path, whole), 0)
+    run(tmp_path, whole, 0)
 
-    process = start(tmp_path, results)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "igos_bench", *words(results)], cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
     while not committed(results):
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
     refuse_writing(disk, process)
-    said = end(process, 4)
+    output, said = process.communicate(timeout=120)
+    assert process.returncode == 4, output + said
     is_one_line(said, results, "Read-only file system", "make that file system writable again")
     assert "records.csv" not in said, "that it could not be made either is not what to tell"
     before = committed(results)
     assert 0 < len(before) < IMAGES and not torn(results)
 
     mount("-o", "remount,rw", disk)
-    is_one_line(end(start(tmp_path, results), 4), results, "/maps/", "No space left on device", "make room")
+    is_one_line(run(tmp_path, results, 4), results, "/maps/", "No space left on device", "make room")
     more = committed(results)
     assert before.items() < more.items() and len(more) < IMAGES and not torn(results)
     assert not list(results.rglob("*.tmp")), "what could not be written whole takes no room"
 
     mount("-o", "remount,size=8m", disk)
-    assert end(start(tmp_path, results), 0) == ""
+    assert run(tmp_path, results, 0) == ""
     assert more.items() < committed(results).items(), "nothing was computed again"
     assert differences(whole, results) == []
 

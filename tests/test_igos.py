@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Literal
 
@@ -14,7 +15,7 @@ from toys import SmallConv, toy_image
 from igos_bench.errors import UserError
 from igos_bench.evaluate import Build, Evaluator
 from igos_bench.methods import Igos
-from igos_bench.methods.draws import drawn_ahead
+from igos_bench.methods.draws import DrawnAhead
 from igos_bench.methods.regulariser import regulariser, regulariser_gradient
 from igos_bench.perturb import blend
 
@@ -68,7 +69,7 @@ def test_path_points_of_several_images_fill_the_micro_batches() -> None:
     evaluate, images, targets, baselines = setting()
     sizes: list[int] = []
     evaluate.fast_network.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
-    noises = drawn_ahead(generators(3), NOISE, rounds=1)
+    noises = DrawnAhead(generators(3), NOISE, rounds=1)
     METHOD.path_gradient(evaluate, images, targets, baselines, images.new_ones(3, 1, R, R), noises)
     assert sizes == [4, 4, 4, 3, 3], "18 points, in the fewest micro-batches"
 
@@ -96,6 +97,24 @@ def test_points_that_are_made_again_in_halves_have_the_noise_of_their_image() ->
     scarce = Scarce(evaluate.network, evaluate.network, batch_size=18)
     assert (explain(METHOD, scarce, images, targets, baselines) - expected).abs().max() < 1e-9
     assert scarce.batch_size == 2
+
+
+@pytest.mark.filterwarnings("ignore:out of memory at a micro-batch")
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_noise_is_that_of_its_image_where_there_was_no_memory_to_draw_it(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, images, targets, baselines = setting()
+    expected = explain(METHOD, evaluate, images, targets, baselines)
+    whole, calls = torch.randn, itertools.count()
+
+    def scarce(shape: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
+        return whole((2**55,) if 4 <= next(calls) < 4 + failures else shape, generator=generator)
+
+    monkeypatch.setattr(torch, "randn", scarce)
+    found = explain(METHOD, evaluate, images, targets, baselines)
+    assert (found - expected).abs().max() < 1e-9
+    assert evaluate.batch_size == {1: 4, 2: 2, 3: 1}[failures], "what was drawn ahead is first drawn again"
 
 
 def test_annealing_and_fallback_are_those_of_the_literal_one() -> None:
@@ -143,7 +162,7 @@ def test_line_search_decreases_the_objective_or_falls_back() -> None:
     l1, l2 = (torch.full((len(images),), value, dtype=torch.float64) for value in (L1, L2))
     probability = evaluate.probability(blend(images, baselines, masks), targets)
     slope = METHOD.path_gradient(
-        evaluate, images, targets, baselines, masks, drawn_ahead(generators(len(images)), NOISE, rounds=1)
+        evaluate, images, targets, baselines, masks, DrawnAhead(generators(len(images)), NOISE, rounds=1)
     )
     direction = slope + regulariser_gradient(masks, l1, l2, 2)
     found, value = METHOD.line_search(evaluate, images, targets, baselines, masks, probability, direction, l1, l2)

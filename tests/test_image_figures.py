@@ -27,7 +27,7 @@ from igos_bench.draw.style import DELETION, INSERTION, style
 from igos_bench.errors import UserError
 from igos_bench.explained import Explained, explained
 from igos_bench.figure import draw, name_of
-from igos_bench.figure_words import Asked, read_figure
+from igos_bench.figure_words import Asked, read_figure, read_film
 
 IMAGE = "3/a.png"
 
@@ -196,6 +196,103 @@ def test_methods_and_the_resolutions_that_they_have(
         heads(results, monkeypatch, "kind=curves", "methods=rise")
 
 
+def test_files_have_the_resolution_that_is_drawn(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def name(*words: str) -> str:
+        return draw([*words, "dpi=72", f"image={IMAGE}", f"results_dir={results}"])[0].stem
+
+    assert name("kind=perturbed", "methods=grad_cam").endswith("-grad_cam-7-0.064")
+    assert name("kind=curves", "methods=[igos,mask]").endswith("-igos+mask-28")
+    assert name("kind=curves", "methods=[igos,mask]", "resolution=224").endswith("-igos+mask-224")
+    assert name("kind=curves", "methods=[igos,grad_cam]").endswith("-igos+grad_cam"), "which are at 28 and 7"
+    assert name("kind=curves", "methods=[igos,grad_cam]", "resolution=224").endswith("-igos+grad_cam-224")
+    capsys.readouterr()
+
+
+@pytest.fixture
+def variants(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """I-GOS with two settings, one of them at two resolutions, and Mask; and the runs' keys."""
+    leave_photographs(tmp_path / "images", [IMAGE])
+    for note, resolution in (("one", 28), ("two", 28), ("two", 14)):
+        leave_maps(tmp_path / "results", tmp_path / "images", "igos", resolution, parameters={"note": note})
+    leave_maps(tmp_path / "results", tmp_path / "images", "mask", 28)
+    cells = read_cells(tmp_path / "results")
+    return tmp_path / "results", {f"{cell.label} {cell.resolution}": cell.run_key for cell in cells}
+
+
+def test_runs_by_their_keys(variants: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    results, keys = variants
+    one, two, coarse, mask = (
+        keys[name] for name in ("igos note=one 28", "igos note=two 28", "igos note=two 14", "mask 28")
+    )
+    drawn = {name: f"I-GOS note={name} {size(28)}" for name in ("one", "two")}
+    coarser = f"I-GOS note=two {size(14)}"
+    assert heads(results, monkeypatch, "kind=curves") == [f"Mask {size(28)}", *drawn.values()]
+    assert heads(results, monkeypatch, "kind=curves", f"run={two[:8]}") == [drawn["two"]]
+    assert heads(results, monkeypatch, "kind=curves", f"run=[{two},{mask},{two}]") == [drawn["two"], f"Mask {size(28)}"]
+    assert heads(results, monkeypatch, "kind=curves", f"run={one},{coarse}") == [drawn["one"], coarser]
+    assert heads(results, monkeypatch, "kind=resolutions", f"run=[{two},{coarse}]") == [drawn["two"], coarser]
+    with monkeypatch.context() as patch:
+        pictures: list[Figure] = []
+        patch.setattr("igos_bench.draw.style.saved", lambda figure, kind, dpi: pictures.append(figure) or b"")
+        paths = draw(["kind=perturbed", f"run={mask}", f"image={IMAGE}", f"results_dir={results}"])
+        assert " ".join(pictures[0].axes[1].get_title().split()) == f"Mask {size(28)}"
+        assert paths[0].stem.endswith(f"-28-0.064-run_{mask}")
+    with pytest.raises(
+        UserError, match=f"igos has no run at 28 whose key begins with {coarse}; there are .*{one} at 28"
+    ):
+        heads(results, monkeypatch, "kind=curves", "methods=igos", "resolution=28", f"run={coarse}")
+    with pytest.raises(UserError, match="mask and igos has no run whose key begins with xyz; there are "):
+        heads(results, monkeypatch, "kind=curves", f"run=[{one},xyz]")
+
+
+def test_the_key_of_a_run_is_no_number() -> None:
+    for words, keys in (("12e4", ["12e4"]), ("012", ["012"]), ("[12e4,ab]", ["12e4", "ab"]), ("1, 2", ["1", "2"])):
+        assert read_figure(["kind=curves", "image=a", f"run={words}"]).run == keys
+    assert read_film(["image=a", "run=12e4"]).run == ["12e4"]
+    with pytest.raises(UserError, match=r"run=\[a,b\]: give one run$"):
+        read_film(["image=a", "run=[a,b]"])
+    with pytest.raises(UserError, match="unknown key of kind=scatter 'run'"):
+        read_figure(["kind=scatter", "run=a"])
+    with pytest.raises(
+        UserError, match=r"resolution=1,2: give one resolution; only methods=\[...\] and run=\[...\] may"
+    ):
+        read_figure(["kind=curves", "image=a", "resolution=1,2"])
+
+
+def test_a_key_that_several_runs_begin_with(tmp_path: Path) -> None:
+    leave_photographs(tmp_path / "images", [IMAGE])
+    for note in range(17):  # one more than there are digits
+        leave_maps(tmp_path / "results", tmp_path / "images", "igos", 7, parameters={"note": note})
+    keys = [cell.run_key for cell in read_cells(tmp_path / "results")]
+    twice = next(key[0] for key in keys if sum(other[0] == key[0] for other in keys) > 1)
+    with pytest.raises(UserError, match=rf"\d runs have a key that begins with {twice}, say which: .*run={twice}"):
+        draw(["kind=curves", f"run={twice}", f"image={IMAGE}", f"results_dir={tmp_path / 'results'}"])
+
+
+def test_a_cell_without_its_map_leaves_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave_photographs(tmp_path / "images", [IMAGE])
+    whole, mapless, curveless = (
+        leave_maps(tmp_path / "results", tmp_path / "images", method, 28) for method in ("igos", "mask", "rise")
+    )
+    (mapless.path / "maps" / "000000.npz").unlink()
+    (curveless.protocol_path / "curves" / "000000.npz").unlink()
+    words = ["kind=perturbed", "methods=[igos,mask,rise]", "fraction=0.5", f"image={IMAGE}"]
+    [png, _] = draw([*words, "dpi=72", f"results_dir={tmp_path / 'results'}"])
+    assert 2 * int.from_bytes(png.read_bytes()[20:24], "big") < int.from_bytes(png.read_bytes()[16:20], "big")
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(", see")[0] for line in told] == [
+        "igos-bench: Mask at 28 is left out: its map is missing or damaged",
+        "igos-bench: RISE at 28 is left out: its curves are missing or damaged",
+    ]
+    (whole.path / "maps" / "000000.npz").unlink()
+    with pytest.raises(
+        UserError, match="no picture of 3/a.png can be composed: I-GOS at 28: its map .*RISE at 28: its"
+    ):
+        draw([*words, f"results_dir={tmp_path / 'results'}"])
+    assert capsys.readouterr().err == ""
+    assert draw(["kind=curves", f"image={IMAGE}", f"results_dir={tmp_path / 'results'}"]), "which says it in its place"
+
+
 def test_a_share_between_two_steps_is_told(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [f"image={IMAGE}", "kind=perturbed", "dpi=72", f"results_dir={results}"]
     paths = draw([*words, "fraction=0.064"])
@@ -216,8 +313,9 @@ def test_every_dot_that_was_asked_for(results: Path) -> None:
 
 def test_files_of_different_images_have_different_names() -> None:
     names = [name_of(Asked("curves", image=image)) for image in ("a_b.png", "a/b.png", "a b.png", *HOSTILE)]
-    assert len(set(names)) == len(names) and names[0] == "curves-a_b.png-28"
-    assert name_of(Asked("perturbed", image="a", methods=["igos", "mask"])) == "perturbed-a-igos+mask-28-0.064"
+    assert len(set(names)) == len(names) and names[0] == "curves-a_b.png"
+    perturbed_28 = Asked("perturbed", image="a", methods=["igos", "mask"], resolution=28)
+    assert name_of(perturbed_28) == "perturbed-a-igos+mask-28-0.064"
     assert all(name.isascii() and "/" not in name and len(name) < 120 for name in names)
 
 
@@ -228,14 +326,16 @@ def test_files_of_different_cells_have_different_names(kind: str) -> None:
         {"model": "vgg19"}, {"data": "vgg19"}, {"protocol": "rise"}, {"protocol": "ri/se"}, {"protocol": "ri_se"},
     ]  # fmt: skip
     if kind in ("resolutions", "film"):
-        others += [{"method": "mask"}, *([{"run": "0123"}, {"run": "0124"}] if kind == "film" else [])]
+        others += [{"method": "mask"}]
     else:
         long = [f"method{i}" for i in range(20)]
         others += [{"methods": ["mask"]}, {"methods": ["mask", "igos"]}, {"methods": long}, {"methods": long[:-1]}]
+    if plain.image:
+        others += [{"run": ["0123"]}, {"run": ["0124"]}, {"run": ["0123", "0124"]}]
     names = [name_of(plain), *(name_of(replace(plain, **other)) for other in others)]
     assert len(set(names)) == len(names)
     assert all(name.isascii() and "/" not in name for name in names)
-    whole = replace(plain, model="m" * 300, data="d" * 300, protocol="p" * 300, run="r" * 300)
+    whole = replace(plain, model="m" * 300, data="d" * 300, protocol="p" * 300, run=["r" * 300])
     assert len(name_of(whole)) < 220
 
 
@@ -292,6 +392,6 @@ def test_what_is_missing_is_said_in_its_place(
         patch.setattr(warnings, "showwarning", warnings.showwarning)  # to put it back afterwards
         assert cli.main() == 2
     told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "3/a.png, I-GOS at 28: its photograph cannot be shown" in told
+    assert told.count("\n") == 1 and "3/a.png can be composed: I-GOS at 28: its photograph cannot be shown" in told
     (whole.protocol_path / "curves" / "000000.npz").unlink()
     assert "curves missing or damaged" in texts(read_cells(tmp_path / "results"))

@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -241,8 +242,7 @@ def test_plain_is_half_pixel_bilinear(height: int, width: int) -> None:
     assert result.shape == (3, 224, 224)
     assert result.dtype == torch.float32
     assert result.is_contiguous()
-    # float32 positions near 500 are 3e-5 apart, and neighbours of noise differ by up to 1.
-    np.testing.assert_allclose(result.numpy(), half_pixel_bilinear(image, 224), atol=1e-4)
+    np.testing.assert_allclose(result.numpy(), half_pixel_bilinear(image, 224), rtol=0, atol=1e-7)  # of float32 alone
 
 
 @pytest.mark.parametrize("preprocessing", Preprocessing)
@@ -250,6 +250,19 @@ def test_white_stays_within_range(preprocessing: Preprocessing) -> None:
     result = preprocess(np.full((375, 500, 3), 255, dtype=np.uint8), preprocessing)
     assert result.max() <= 1
     assert result.min() > 0.9999
+
+
+@pytest.mark.parametrize("preprocessing", Preprocessing)
+def test_threads_do_not_change_a_bit(preprocessing: Preprocessing) -> None:
+    """torch resizes by another kernel where it has one thread."""
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(preprocess(noise(512, 500), preprocessing))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
 
 
 def test_antialias_is_pillows_resize() -> None:
@@ -311,6 +324,30 @@ def test_stream_yields_the_reasons_of_bad_images(tmp_path: Path) -> None:
         "not an image",
         "no such file",
     ]
+
+
+class AskingSource(ImageSource):
+    """Asks the thread that opens it how many of torch's it would compute with."""
+
+    threads: ClassVar[list[int]] = []
+
+    def open(self) -> BinaryIO:
+        self.threads.append(torch.get_num_threads())
+        return super().open()
+
+
+def test_a_decoding_thread_keeps_to_one_core_and_the_others_to_theirs(tmp_path: Path) -> None:
+    images: list[ImageSource] = [AskingSource(one.image_id, None, one.path) for one in flat(tmp_path, 6)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert len(list(read(images))) == 6
+        assert set(AskingSource.threads) == {1}
+        assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 class CountedSource(ImageSource):

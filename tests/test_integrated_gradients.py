@@ -72,7 +72,9 @@ def test_a_batch_gives_what_each_image_gives_alone() -> None:
     for b in range(len(images)):
         one = slice(b, b + 1)
         alone = explain(IntegratedGradients(), evaluate, images[one], targets[one], baselines[one])
-        assert torch.equal(together[one], alone)
+        assert (
+            together[one] - alone
+        ).abs().max() < 1e-12  # paths share micro-batches, whose products may round otherwise
 
 
 def test_a_path_without_points_is_refused() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from forked import run_igos_bench
 from PIL import Image
 from unmeasured import UNMEASURED
 
@@ -137,10 +138,9 @@ def test_run_sweep_and_score(tmp_path: Path) -> None:
     again = stopped(process, signal.SIGINT, 130, "interrupted", tmp_path, "grad_cam/14/*/paper-*")
     assert again == ["igos-bench", *QUICK], "with the quotes that the shell needs"
     done = rows(tmp_path, "grad_cam/14/*/paper-*")
-    resumed = start(("-m", "igos_bench", *again[1:]), tmp_path)
-    output, errors = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, errors
-    assert f"resumed {len(done)}/{IMAGES}" in output
+    resumed = run_igos_bench(again[1:], tmp_path, timeout=120)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"resumed {len(done)}/{IMAGES}" in resumed.stdout
     assert rows(tmp_path, "grad_cam/14/*/paper-*")[: len(done)] == done
 
     score = ("score", *QUICK, "protocol=rise")

@@ -30,7 +30,7 @@ from igos_bench.data import read_manifest
 from igos_bench.evaluate import Evaluator
 from igos_bench.images import decode, preprocess
 from igos_bench.methods import Igos
-from igos_bench.methods.draws import drawn_ahead
+from igos_bench.methods.draws import DrawnAhead
 from igos_bench.methods.igos import default_lambdas
 from igos_bench.metrics import Protocol, deletion_insertion
 from igos_bench.models import Classifier, load_classifier
@@ -74,7 +74,7 @@ def test_igos_is_the_literal_one(lite0: Classifier, evaluate: Evaluator, images:
     baselines = METHOD.baseline(batch)
 
     masks = torch.ones(len(batch), 1, RESOLUTION, RESOLUTION)
-    noises = drawn_ahead(generators(images), (METHOD.path_steps, *batch.shape[1:]), rounds=1)
+    noises = DrawnAhead(generators(images), (METHOD.path_steps, *batch.shape[1:]), rounds=1)
     slopes = METHOD.path_gradient(evaluate, batch, targets, baselines, masks, noises)
     maps = METHOD(
         evaluate, batch, targets, baselines=baselines, resolution=RESOLUTION, generators=generators(images),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from forked import run_igos_bench
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -42,15 +43,7 @@ class Example:
 
     def run(self, *words: str, installed: bool = True) -> subprocess.CompletedProcess[str]:
         path = os.pathsep.join(map(str, [*[self.packages] * installed, ROOT]))
-        return subprocess.run(
-            [sys.executable, "-m", "igos_bench", *words],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return run_igos_bench(words, self.folder, {**os.environ, "PYTHONPATH": path}, timeout=120)
 
     def runs(self, method: str) -> list[Path]:
         """Folders of this method's runs."""

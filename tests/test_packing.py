@@ -32,7 +32,7 @@ from igos_bench.cells import _rows, read_cells
 from igos_bench.errors import UserError
 from igos_bench.formats import COLUMNS, by_id, read_csv, rows_of
 from igos_bench.lease import Lease, Leases
-from igos_bench.packing import _kinds, loose_ranges, pack_range
+from igos_bench.packing import _kinds, loose_ranges, pack_range, pack_range_if_free
 from igos_bench.results import RunDirectory
 from igos_bench.status import look
 from igos_bench.table import make_table
@@ -163,6 +163,16 @@ def test_a_scan_of_some_chunks_opens_nothing_else(directory: RunDirectory, first
         assert [chunk for chunk, _, _ in directory.scan(wanted)] == wanted
 
 
+@pytest.mark.parametrize("packed", [(), (0, 3)])
+def test_ranges_that_have_nothing_of_what_is_wanted_are_not_looked_into(
+    directory: RunDirectory, packed: tuple[int, ...]
+) -> None:
+    for first in packed:
+        pack(directory, first)
+    for wanted, firsts in (([1, 7], [0]), ([10], []), ([], [])):
+        assert [first for first, _ in directory.records.files(iter(wanted))] == firsts
+
+
 def test_packed_twice_is_packed_once(directory: RunDirectory) -> None:
     """Whatever came first: one chunk, a range that grew, or all."""
     at_once = copied(directory, "at once")
@@ -252,16 +262,25 @@ def test_two_pack_and_one_reads(directory: RunDirectory) -> None:
     assert [process.exitcode for process in processes] == [0, 0] and not loose_ranges(directory)
 
 
-def test_a_chunk_that_somebody_works_on_stays_loose(directory: RunDirectory) -> None:
+def pack_or_wait(directory: RunDirectory, leases: Leases, first: int) -> None:
+    pack_range(directory, leases, first, print)
+
+
+both = pytest.mark.parametrize("packing", [pack_or_wait, pack_range_if_free])
+
+
+@both
+def test_a_chunk_that_somebody_works_on_stays_loose(directory: RunDirectory, packing: Callable[..., None]) -> None:
     before = contents(directory)
     with Leases(directory.path / "leases", 30) as leases:
         lease = leases.claim("000001")
         assert lease
-        pack_range(directory, leases, 0, print)
+        packing(directory, leases, 0)
         assert directory.records.listed()[0] == {1, 3, 4, 5, 6} and contents(directory) == before
         leases.release(lease)
-        pack_range(directory, leases, 0, print)
+        packing(directory, leases, 0)
         assert directory.records.listed()[0] == {3, 4, 5, 6} and contents(directory) == before
+        assert not list((directory.path / "leases").glob("[!.]*")), "all are given back at once, not when leaving"
 
 
 def test_who_packs_a_range_already_is_named_and_waited_for(
@@ -282,6 +301,19 @@ def test_who_packs_a_range_already_is_named_and_waited_for(
     assert loose_ranges(directory) == [3, 6]
 
 
+def test_who_packs_a_range_already_need_not_be_waited_for(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _seconds: pytest.fail("it waits"))
+    with Leases(directory.path / "leases", 30) as owner, Leases(directory.path / "leases", 30) as leases:
+        held = owner.claim("000000-000002")
+        assert held
+        for first in (0, 3):
+            pack_range_if_free(directory, leases, first)
+        assert loose_ranges(directory) == [0, 6]
+        assert [path.name for path in (directory.path / "leases").glob("[!.]*")] == ["000000-000002"]
+
+
 def overtake(directory: RunDirectory, name: str, monkeypatch: pytest.MonkeyPatch, others: Leases) -> list[Lease | None]:
     """Take a lease over when its owner, who packs the first range, looks at the last chunk; returns what was taken."""
     read_rows, taken = directory.read_rows, []
@@ -296,13 +328,14 @@ def overtake(directory: RunDirectory, name: str, monkeypatch: pytest.MonkeyPatch
     return taken
 
 
+@both
 def test_a_range_that_was_taken_over_is_left_to_its_new_owner(
-    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, packing: Callable[..., None]
 ) -> None:
     before = contents(directory)
-    with Leases(directory.path / "leases", 30) as others:
+    with Leases(directory.path / "leases", 30) as others, Leases(directory.path / "leases", 30) as leases:
         taken = overtake(directory, "000000-000002", monkeypatch, others)
-        pack(directory, 0)
+        packing(directory, leases, 0)
         assert taken[0]
         assert [path.name for path in (directory.path / "leases").iterdir()] == ["000000-000002"], "no chunk's is kept"
     assert contents(directory) == before and not list(directory.path.rglob("*.zip"))
@@ -321,12 +354,16 @@ def test_a_chunk_that_was_taken_over_keeps_its_loose_files(
     assert contents(directory) == before
 
 
-def test_an_archive_that_cannot_be_read_now_is_not_replaced(directory: RunDirectory) -> None:
+@both
+def test_an_archive_that_cannot_be_read_now_is_not_replaced(
+    directory: RunDirectory, packing: Callable[..., None]
+) -> None:
     directory.maps.archive(0).mkdir()
-    with pytest.raises(UserError, match="cannot write .*maps/000000-000002.zip: Is a directory"):
-        pack(directory, 0)
+    with Leases(directory.path / "leases", 30) as leases:
+        with pytest.raises(UserError, match="cannot write .*maps/000000-000002.zip: Is a directory"):
+            packing(directory, leases, 0)
+        assert not list((directory.path / "leases").glob("[!.]*")), "all are given back at once, not when leaving"
     assert all(files.listed()[0] == set(range(CHUNKS)) for files in _kinds(directory))
-    assert not list((directory.path / "leases").iterdir())
 
 
 def test_what_is_packed_while_it_is_read_is_read(directory: RunDirectory) -> None:

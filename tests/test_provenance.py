@@ -59,6 +59,27 @@ def test_code_and_machine_that_a_run_goes_on_with_are_kept(run: Run) -> None:
     assert ("dirty" in marks_of_run(found)) == bool(first["git"] and first["git"]["dirty"])
 
 
+def test_sizes_that_a_run_did_not_begin_with_are_told_of(run: Run) -> None:
+    def go_on(batch_size: int | str | None, chunk_size: int | None) -> list[str]:
+        told: list[str] = []
+        evaluate = replace(run.config.evaluate, batch_size=batch_size)
+        run.config = replace(run.config, evaluate=evaluate, chunk_size=chunk_size)
+        execute(run, lambda _count, _rows: None, tell=told.append)
+        return told
+
+    assert go_on(3, 1) == []
+    config = (run.directory.read_provenance() or {})["config"]
+    for batch_size, chunk_size in ((3, 1), (None, None), ("auto", None), (3, None), (None, 1)):
+        assert go_on(batch_size, chunk_size) == [], "nothing that is not there is asked for"
+    where = f"the run in {run.directory.path} began with"
+    both = "evaluate.batch_size=3 chunk_size=1 and goes on so; for evaluate.batch_size=2 chunk_size=5"
+    assert go_on(2, 5) == [f"{where} {both} set another results_dir"]
+    one = "chunk_size=1 and goes on so; for chunk_size=5"
+    assert go_on(None, 5) == go_on("auto", 5) == go_on(3, 5) == [f"{where} {one} set another results_dir"]
+    found = run.directory.read_provenance()
+    assert found and (found["batch_size"], found["chunk_size"], found["config"]) == (3, 1, config)
+
+
 def test_tf32_is_of_cuda_alone_and_a_run_of_its_own(run: Run) -> None:
     with pytest.raises(UserError, match="precision=tf32 is of CUDA devices alone, and the device is cpu"):
         choose_device(Device.cpu, Precision.tf32)

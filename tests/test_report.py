@@ -22,11 +22,14 @@ from result_folders import leave_run
 from igos_bench import cli
 from igos_bench.config import ProtocolConfig
 from igos_bench.errors import UserError
+from igos_bench.lease import Leases
 from igos_bench.metrics import Protocol, rank
+from igos_bench.packing import pack_range
 from igos_bench.perturb import upsample
 from igos_bench.report import write_report
 from igos_bench.report.page import TEMPLATES, embedded
 from igos_bench.report.pictures import cell_content, thinned
+from igos_bench.results import RunDirectory
 from igos_bench.stored import Curve
 
 
@@ -122,7 +125,7 @@ def test_the_page(folder: Path) -> None:
     assert [cell["title"] for cell in data["cells"]] == ["I-GOS", "Mask"]
     assert [len(cell["images"]) for cell in data["cells"]] == [7, 8]
     assert data["groups"] == ["toy, images, protocol paper"]
-    assert data["classes"] == {}, "a folder of one's own has classes of its own"
+    assert data["classes"] == {}, "nobody knows what the classes of a toy are"
 
     mask = data["cells"][1]
     for number in mask["images"]:
@@ -206,6 +209,35 @@ def test_half_finished_cells_are_marked(folder: Path) -> None:
     assert re.findall('</th>\\s*<td class="text">(.*?)</td>', sections["differences"]) == ["Mask"] * 2
 
 
+PRETRAINED = {"library": "torchvision", "architecture": "resnet50", "weights": "pretrained"}
+
+
+def test_classes_are_named_cell_by_cell(folder: Path) -> None:
+    leave_maps(folder, folder.parent / "images", "igos", 28, model="resnet50", network=PRETRAINED)
+    leave_maps(folder, folder.parent / "images", "rise", 14, network={**PRETRAINED, "weights": None})
+    data = data_of(write_report(folder)[0])
+    cells = [(data["groups"][cell["group"]].split(",")[0], cell["has_class_names"]) for cell in data["cells"]]
+    assert cells == [("resnet50", True), ("toy", False), ("toy", False), ("toy", False)]
+    assert data["classes"] == {"3": "tiger shark", "7": "cock"}, "those that occur: 3/ and 7/"
+
+
+def test_a_half_finished_cell_of_several_groups_says_which_it_is(folder: Path) -> None:
+    images = folder.parent / "images"
+    for model in ("alexnet", "vgg19"):
+        leave_maps(folder, images, "igos", 28, model=model, done=4)
+    leave_maps(folder, images, "igos", 28, model="vgg19", done=4, parameters={"note": "b"})
+    leave_maps(folder, images, "igos", 28, model="vgg19", data_name="others")
+    lost = leave_maps(folder, images, "mask", 28, model="vgg19")
+    (lost.path / "maps" / "000000.npz").unlink()
+    _, missing = write_report(folder)
+    assert missing[:3] == [
+        "I-GOS at 28 on alexnet, images, under paper has 4 of 8 images.",
+        "I-GOS at 28 on vgg19, images, under paper has 4 of 8 images.",
+        "I-GOS note=b at 28 on vgg19, images, under paper has 4 of 8 images.",
+    ]
+    assert missing[3].startswith("Mask at 28 on vgg19, images, under paper: the maps of 4 of 8 images are missing")
+
+
 def test_missing_maps_and_curves_are_said(folder: Path) -> None:
     igos, mask = (next(folder.glob(f"runs/*/*/{method}/28/*")) for method in ("igos", "mask"))
     (igos / "maps" / "000001.npz").unlink()
@@ -266,6 +298,18 @@ def test_a_damaged_run_leaves_the_others(folder: Path) -> None:
     paths[0].write_text("{}")
     page, [line] = write_report(folder)
     assert line == f"{paths[0]} is not as a run leaves it (KeyError: 'method'): it was edited"
+
+
+def test_packed_runs_are_shown_as_loose_ones(folder: Path) -> None:
+    write_report(folder)
+    # What a side file begins with changes with the build, which minutes and file times go into.
+    loose = [side_file(folder, i) for i in range(8)]
+    for path in folder.glob("runs/*/*/*/*/*"):
+        with Leases(path / "leases", 60) as leases:
+            pack_range(RunDirectory(path, next(path.glob("paper-*")).name), leases, 0, print)
+    assert len(list(folder.rglob("*.zip"))) >= 6 and not list(folder.rglob("000000.npz"))
+    write_report(folder)
+    assert [side_file(folder, i) for i in range(8)] == loose
 
 
 def test_files_of_an_earlier_report_are_removed(folder: Path) -> None:

@@ -24,6 +24,8 @@ from igos_bench.results import RunDirectory
 
 pytestmark = pytest.mark.browser
 
+TWO_FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
 
 def test_sections_by_their_links(report: Path, open_page: Open) -> None:
     page = open_page(report)
@@ -41,7 +43,7 @@ def test_sections_by_their_links(report: Path, open_page: Open) -> None:
 def test_the_gallery_filters(report: Path, open_page: Open) -> None:
     page = open_page(report, "images")
     count = page.locator("#count")
-    assert count.inner_text() == "20 images, 111 maps"
+    assert count.inner_text() == "20 images, 111 maps, 1 failed"
     page.select_option("[name=method]", "Mask")
     assert count.inner_text() == "20 images, 32 maps"
     page.select_option("[name=resolution]", "224")
@@ -61,6 +63,81 @@ def test_the_gallery_filters(report: Path, open_page: Open) -> None:
     page.select_option("[name=class]", "")
     page.fill("[name=query]", "PLAIN03")
     assert count.inner_text() == "1 image, 1 map" and column(page, ".row .id") == ["7/plain03.png"]
+
+
+def test_the_gallery_says_what_failed(report: Path, open_page: Open) -> None:
+    """An image that failed in a cell has no row there, and is said beside those that match the same filters."""
+    page = open_page(report, "images")
+    count, failed = page.locator("#count"), page.locator("#failed")
+    image_id = page.locator("#failures tbody th").text_content()
+    said = f"{image_id}, I-GOS note=<i>one</i> at 28: {REASON}".replace("\u2028", "\\u2028")
+    assert image_id and column(page, "#failed li") == [said, "All failures"]
+    page.fill("[name=query]", image_id)
+    assert count.inner_text() == "1 image, 5 maps, 1 failed" and failed.locator("li").first.inner_text() == said
+    page.select_option("[name=method]", "I-GOS note=<i>one</i>")
+    page.select_option("[name=resolution]", "28")
+    assert count.inner_text() == "0 images, 0 maps, 1 failed" and failed.locator("li").first.inner_text() == said
+    page.select_option("[name=class]", "7")
+    page.select_option("[name=outcome]", "hit")  # what failed has neither class nor prediction
+    assert count.inner_text() == "0 images, 0 maps, 1 failed (of any class and prediction)"
+    page.select_option("[name=outcome]", "")
+    page.select_option("[name=class]", "")
+    for name, value in (("method", "Mask"), ("resolution", "14")):
+        page.select_option(f"[name={name}]", value)
+        assert "failed" not in count.inner_text() and failed.is_hidden()
+        page.select_option(f"[name={name}]", {"method": "I-GOS note=<i>one</i>", "resolution": "28"}[name])
+        assert failed.is_visible()
+    page.fill("[name=query]", "plain03")
+    assert count.inner_text() == "1 image, 1 map" and failed.is_hidden()
+    page.fill("[name=query]", image_id)
+    failed.locator("a").click()
+    assert page.locator("#failures").is_visible()
+
+
+def test_of_many_failures_the_first_are_named(tmp_path: Path, open_page: Open) -> None:
+    leave_photographs(tmp_path / "images", [f"3/plain{i}.png" for i in range(9)])
+    leave_maps(tmp_path / "results", tmp_path / "images", "igos", 28, failed=range(7))
+    page = open_page(write_report(tmp_path / "results")[0], "images")
+    assert page.inner_text("#count") == "2 images, 2 maps, 7 failed"
+    named = column(page, "#failed li")
+    assert len(set(named[:3])) == 3 and all(REASON[:5] in text for text in named[:3])
+    assert named[3:] == ["and 4 more: All failures"]
+    page.select_option("[name=outcome]", "miss")
+    assert page.locator(".row").count() == 0 and len(column(page, "#failed li")) == 8, "there is room"
+
+
+def test_the_opacity_slider_paints_each_row_once(report: Path, open_page: Open) -> None:
+    """However many events a slide has, what then comes into sight is painted soon, and all at the last opacity."""
+    page = open_page(report, "images")
+    assert all(painted(page))
+    rows, frames = page.evaluate(
+        """async () => {
+          const slider = document.querySelector("[name=opacity]");
+          for (let i = 0; i < 60; i++) {
+            slider.value = i;
+            slider.dispatchEvent(new Event("input"));
+          }
+          for (let i = 0; i < 6; i++) await new Promise(requestAnimationFrame); // some are painted, others wait
+          slider.value = 0;
+          slider.dispatchEvent(new Event("input"));
+          scrollBy(0, 2 * rowHeight());
+          draw();
+          const rows = [...document.querySelectorAll(".row")];
+          let frames = 0;
+          while (!rows.every((row) => row.querySelector(".spark").firstChild)) {
+            await new Promise(requestAnimationFrame);
+            frames++;
+          }
+          return [rows.length, frames];
+        }"""
+    )
+    assert frames < 6 * rows, "a paint is a frame or a few"
+    page.wait_for_timeout(1000)
+    pictures = "[...document.querySelectorAll('.row canvas')].map((canvas) => canvas.toDataURL())"
+    shown = page.evaluate(pictures)
+    page.evaluate("redraw()")
+    assert all(painted(page))
+    assert sorted(page.evaluate(pictures)) == sorted(shown)
 
 
 def test_names_are_text(report: Path, open_page: Open) -> None:
@@ -210,6 +287,95 @@ def test_the_keyboard(report: Path, open_page: Open) -> None:
             page.evaluate("document.activeElement.name || document.activeElement.id || document.activeElement.hash")
         )
     assert {"theme", "#areas", "#provenance", "method", "query", "opacity", "Deletion", "rows"} <= reached
+
+
+def test_the_keys_outlive_what_had_the_focus(report: Path, open_page: Open) -> None:
+    """A button that is disabled or taken out while it has the focus passes it on within the dialog."""
+    page = open_page(report, "images")
+    page.select_option("[name=resolution]", "14")
+    names = column(page, ".row .id")
+
+    def shows(name: str, focus: str) -> None:
+        page.locator("#viewer-title", has_text=name).wait_for()
+        page.wait_for_function("() => viewed.pictures")
+        page.evaluate(TWO_FRAMES)
+        assert page.evaluate(f"document.activeElement.matches('{focus}')"), f"{name}: {focus}"
+
+    page.focus("#rows")
+    for way, back, first, second in (("p", "n", "Home", "ArrowDown"), ("n", "p", "End", "ArrowUp")):
+        page.keyboard.press(first)
+        end = page.inner_text(".row.chosen .id")
+        page.keyboard.press(second)
+        before = page.inner_text(".row.chosen .id")
+        page.keyboard.press("Enter")
+        page.focus({"p": "#previous", "n": "#next"}[way])
+        page.keyboard.press(way)
+        shows(end, {"p": "#next", "n": "#previous"}[way])
+        page.keyboard.press(back)
+        shows(before, {"p": "#next", "n": "#previous"}[way])
+        page.keyboard.press("Escape")
+        page.evaluate(TWO_FRAMES)  # the dialog's close event comes after it
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => viewed.pictures")
+    page.locator("#siblings button").last.focus()
+    page.keyboard.press("Enter")
+    page.locator("#siblings button:last-child[aria-current]").wait_for()
+    assert page.evaluate("document.activeElement.matches('#siblings [aria-current]')")
+    page.keyboard.press("n")
+    shows(names[1], "#siblings [aria-current]")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("n")
+    page.locator("#viewer-title", has_text=names[2]).wait_for()
+
+
+def test_a_sibling_leaves_the_place_in_the_list(report: Path, open_page: Open) -> None:
+    page = open_page(report, "images")
+    page.select_option("[name=resolution]", "14")
+    names = column(page, ".row .id")
+    title, about = page.locator("#viewer-title"), page.locator("#viewer-about")
+    for key, to in (("n", 6), ("p", 4)):
+        page.locator(".row .id", has_text=names[5]).click()
+        page.locator("#siblings button", has_text="RISE").click()
+        about.filter(has_text="RISE at 7").wait_for()
+        assert title.inner_text() == names[5] and page.locator("#previous").is_enabled()
+        page.keyboard.press(key)
+        title.filter(has_text=names[to]).wait_for()
+        assert "at 14" in about.inner_text()
+        page.keyboard.press("Escape")
+    page.locator(".row .id", has_text=names[5]).click()
+    page.locator("#siblings button", has_text="RISE").click()
+    about.filter(has_text="RISE at 7").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#rows[aria-activedescendant=row-5]").wait_for(state="attached")
+    # One that the list has is a new place in it.
+    page.select_option("[name=resolution]", "")
+    page.fill("[name=query]", "plain03")
+    page.locator(".row").first.click()
+    page.locator("#siblings button").nth(2).click()
+    page.locator("#siblings button:nth-child(3)[aria-current]").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#rows[aria-activedescendant=row-2]").wait_for(state="attached")
+    # Among the best and the worst.
+    page.click("nav a[href='#extremes']")
+    [best, *_] = page.locator(".extreme .strip").all()
+    _, second, third, _ = [text.split("\n")[0] for text in best.locator("button").all_inner_texts()]
+    best.locator("button").nth(1).click()
+    page.locator("#siblings button", has_text="RISE").click()
+    about.filter(has_text="RISE at 7").wait_for()
+    assert title.inner_text() == second
+    page.keyboard.press("n")
+    title.filter(has_text=third).wait_for()
+    assert "RISE" not in about.inner_text()
+
+
+def test_the_viewer_names_what_its_cells_share(report: Path, open_page: Open) -> None:
+    page = open_page(report, "images")
+    view(page, "plain03", "Mask", 28)
+    table = page.locator("[name=group] option").first.text_content()
+    assert table == "toy, images, protocol paper"
+    assert f"Mask at 28; {table}; predicted" in page.inner_text("#viewer-about")
+    assert column(page, "#viewer h3") == ["This image in the cells of the same model, data and protocol"]
 
 
 def test_the_same_image_in_other_cells(report: Path, open_page: Open) -> None:

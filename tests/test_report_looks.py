@@ -53,6 +53,7 @@ def test_every_text_has_the_contrast_of_wcag_aa(report: Path, open_page: Open, t
     seen = 0
     for section in SECTIONS:
         page.click(f"nav a[href='#{section}']")
+        page.locator(f"section#{section}").wait_for()
         found = page.evaluate(CONTRASTS)
         seen += len(found)
         assert [text for text in found if text[0] < 4.5] == []
@@ -62,6 +63,54 @@ def test_every_text_has_the_contrast_of_wcag_aa(report: Path, open_page: Open, t
     found = page.evaluate(CONTRASTS)
     assert [text for text in found if text[0] < 4.5] == []
     assert seen > 300
+
+
+GRAPHICS = CONTRASTS.replace(
+    CONTRASTS[CONTRASTS.index("const walker") : CONTRASTS.index("return found")],
+    """
+    const ratio = (a, b) => {
+      const [dark, light] = [luminance(parse(a)), luminance(parse(b))].sort((a, b) => a - b);
+      return (light + 0.05) / (dark + 0.05);
+    };
+    for (const [selector, property] of Object.entries({
+      "button, select, input[type=search]": "borderTopColor",
+      ".bars rect": "fill",
+      ".frame, .curve, .here, line.zero, svg.deletion line, svg.insertion line": "stroke",
+      ".bars rect.light": "explaining",
+    })) {
+      for (const element of document.querySelectorAll(selector)) {
+        const style = getComputedStyle(element);
+        if (!element.checkVisibility() || (property === "borderTopColor" && style.borderTopWidth === "0px")) continue;
+        found.push([
+          property === "explaining"
+            ? ratio(style.fill, getComputedStyle(element.previousElementSibling).fill)
+            : ratio(style[property], `rgb(${ground(element)})`),
+          `${element.outerHTML.slice(0, 60)} ${property}`,
+        ]);
+      }
+    }
+    """,
+)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_graphics_and_controls_have_the_contrast_of_wcag_aa(report: Path, open_page: Open, theme: str) -> None:
+    """Success criterion 1.4.11: 3:1 to what is beside them."""
+    page = open_page(report, "areas", theme=theme)
+    found = []
+    for section in SECTIONS:
+        page.click(f"nav a[href='#{section}']")
+        page.locator(f"section#{section}").wait_for()
+        if section == "images":
+            page.wait_for_selector(".row.chosen .frame")
+        found += page.evaluate(GRAPHICS)
+    page.click("nav a[href='#images']")
+    page.locator(".row").first.click()
+    page.wait_for_selector("#curves svg")
+    found += page.evaluate(GRAPHICS)
+    assert sorted(text for text in found if text[0] < 3) == []
+    for part in ("<button", "<select", "<input", "rect", "light", "explaining", "zero", "frame", "here"):
+        assert any(part in text for _, text in found), part
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -108,6 +108,23 @@ def test_n_may_change_and_no_row_is_lost_or_doubled(
     assert (nothing.rows, len(nothing.whole or ())) == ([], IMAGES), "a shard may have no chunk of its own"
 
 
+def test_who_starts_a_run_fixes_its_micro_batches(words: list[str], tmp_path: Path) -> None:
+    words = [*words, "method=integrated_gradients", "method.steps=8", "resolution=224"]
+    run([*words, "evaluate.batch_size=2", f"results_dir={tmp_path / 'whole'}"])
+    words = [*words, f"results_dir={tmp_path / 'out'}"]
+    for others in (["evaluate.batch_size=2", "shard=1/3"], ["evaluate.batch_size=3", "shard=2/3"], ["shard=3/3"]):
+        started = prepare(compose_config([*words, *others]))
+        seen: list[int] = []
+        started.classifier.fast_network.register_forward_pre_hook(
+            lambda _module, inputs, n=seen: n.append(len(inputs[0]))
+        )
+        execute(started, lambda _count, _rows: None)
+        assert max(seen) == 2
+    (described,) = (tmp_path / "out").glob("runs/*/*/*/*/*/run.json")
+    assert json.loads(described.read_text())["batch_size"] == 2
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
 def test_shards_scored_under_another_protocol(words: list[str], tmp_path: Path) -> None:
     """Their maps are those of an unsharded run, and so are the areas."""
     areas = {}

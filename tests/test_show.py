@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Command
+from forked import run_igos_bench
 from PIL import Image
 
 from igos_bench import cli
@@ -20,18 +21,19 @@ from igos_bench.errors import UserError
 from igos_bench.methods import Igos
 from igos_bench.show import find_run, shown
 
-ROOT = Path(__file__).parent.parent
 MODEL = ("model=timm", "model.architecture=test_resnet", "model.weights=null", "model.std=[0.002,0.002,0.002]")
 QUICK = ("method.iterations=1", "method.path_steps=2", "protocol.n_steps=4", "device=cpu")
 
 
 def paste(line: str, folder: Path) -> str:
-    """What a line prints in a shell whose PATH has this installation's `igos-bench`."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
-    ended = subprocess.run(
-        ["sh", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
+    """What a line prints in a shell: into which words it cuts it is found out first."""
+    command = folder.absolute() / "bin" / "igos-bench"
+    command.parent.mkdir(exist_ok=True)
+    command.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    command.chmod(0o755)
+    environment = {**os.environ, "PATH": os.pathsep.join([str(command.parent), os.environ["PATH"]])}
+    split = subprocess.run(["sh", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    ended = run_igos_bench(split.stdout.split("\0")[:-1], folder)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 

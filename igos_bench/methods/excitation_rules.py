@@ -19,10 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from ..errors import UserError
-from ..onednn import FusedConvolution, fused_convolution
-
-LEAST_EXCITATION = 1e-30
-"""Below it p is lost in part, as it is at 0; far from where sums of its reciprocals would overflow."""
+from ..onednn import LEAST_EXCITATION, FusedConvolution, fused_convolution
 
 
 class _Call(NamedTuple):
@@ -60,10 +57,11 @@ def _weighted(call: _Call, p: Tensor, inputs: Tensor) -> tuple[Tensor]:
 
 def _fused(call: _Call, p: Tensor, inputs: Tensor, outputs: Tensor) -> tuple[Tensor]:
     convolution: FusedConvolution = call.rest[0]
-    if convolution.rectifier:
-        p = torch.ops.aten.threshold_backward(p, outputs, 0)
     a = inputs.clamp(min=0)
-    quotient = _quotient(p, convolution.positive.run(a)).contiguous(memory_format=torch.channels_last)
+    excitation = convolution.positive.run(a)
+    quotient = torch.div(p, excitation, out=excitation)  # in the place of what is not needed any more
+    if convolution.rectifier:
+        torch.ops.aten.threshold_backward(quotient, outputs, 0, grad_input=quotient)
     return (convolution.positive.input_gradient(quotient, a.shape).to(a.dtype).mul_(a),)
 
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, ClassVar
 from ..errors import UserError
 from ..lazy import torch
 from ..perturb import IMAGENET_STD, Baseline, blend, upsample, upsample_adjoint
-from .draws import drawn_ahead
+from .draws import DrawnAhead
+from .path_points import by_image
 from .registry import Resolutions, register
 from .regulariser import check_lambdas, lambdas_at, regulariser, regulariser_gradient
 
@@ -96,7 +97,7 @@ class Igos:
         masks = images.new_ones(len(images), 1, resolution, resolution)
         probability = evaluate.probability(blend(images, baselines, masks), targets)
         history = [probability]  # f_c(Phi(x, M)) at the beginning of every iteration
-        noises = drawn_ahead(generators, (self.path_steps, *images.shape[1:]), rounds=self.iterations)
+        noises = DrawnAhead(generators, (self.path_steps, *images.shape[1:]), rounds=self.iterations)
         for iteration in range(self.iterations):
             slope = self.path_gradient(evaluate, images, targets, baselines, masks, noises)
             direction = slope + regulariser_gradient(masks, l1, l2, TV_EXPONENT)
@@ -134,7 +135,7 @@ class Igos:
             for b in [b for b in noise_of if (b + 1) * steps <= rows.start]:
                 del noise_of[b]
             made = []
-            for b, part, _ in _by_image(rows, steps):
+            for b, part, _ in by_image(rows, steps):
                 if b not in noise_of:
                     noise_of[b] = next(noises)
                 clean = torch.addcmul(baselines[b], share[part].view(-1, 1, 1, 1), masked[b])
@@ -142,7 +143,7 @@ class Igos:
             return torch.cat(made) if len(made) > 1 else made[0]
 
         for rows, _, slopes in evaluate.gradients(points, targets.repeat_interleave(steps)):
-            for b, part, here in _by_image(rows, steps):
+            for b, part, here in by_image(rows, steps):
                 total[b] += torch.tensordot(share[part], slopes[here], dims=1)
         return upsample_adjoint((total * difference).sum(1, keepdim=True) / steps, masks.shape[-1])
 
@@ -188,10 +189,3 @@ class Igos:
                 stuck = (history[0] - history[turn - 1]).abs() <= threshold
                 l1 = torch.where(stuck, l1 / factor, l1)
         return l1
-
-
-def _by_image(rows: slice, steps: int) -> Iterator[tuple[int, slice, slice]]:
-    """The images that rows of all images' path points are of: image, points of its path, places among the rows."""
-    for b in range(rows.start // steps, -(-rows.stop // steps)):
-        start, stop = max(rows.start, b * steps), min(rows.stop, (b + 1) * steps)
-        yield b, slice(start - b * steps, stop - b * steps), slice(start - rows.start, stop - rows.start)

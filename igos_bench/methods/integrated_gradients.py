@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..errors import UserError
 from ..lazy import torch
 from ..perturb import Baseline
+from .path_points import by_image
 from .registry import Resolutions, register
 
 if TYPE_CHECKING:
@@ -58,15 +59,19 @@ class IntegratedGradients:
         generators: list[torch.Generator],
         run_generator: torch.Generator,
     ) -> Tensor:
-        """Explain a batch, image by image, so that each gets the same micro-batches alone. See `Method.__call__`."""
-        return torch.stack([self._explain(evaluate, *one) for one in zip(images, targets, baselines, strict=True)])
+        """Explain a batch; micro-batches run over the points of all paths. See `Method.__call__`."""
+        difference = images - baselines
+        share = torch.arange(1, self.steps + 1, dtype=images.dtype, device=images.device) / self.steps
+        total = torch.zeros_like(images)
 
-    def _explain(self, evaluate: Evaluator, image: Tensor, target: Tensor, baseline: Tensor) -> Tensor:
-        """The map (1,H,W) of one image (3,H,W)."""
-        difference = image - baseline
-        share = (torch.arange(1, self.steps + 1, dtype=image.dtype, device=image.device) / self.steps).view(-1, 1, 1, 1)
-        total = torch.zeros_like(image)
-        path = evaluate.gradients(lambda rows: baseline + share[rows] * difference, target.expand(self.steps))
-        for _, _, slopes in path:
-            total += slopes.sum(0)
-        return (difference * total / self.steps).sum(0, keepdim=True)
+        def points(rows: slice) -> Tensor:
+            made = [
+                torch.addcmul(baselines[b], share[part].view(-1, 1, 1, 1), difference[b])
+                for b, part, _ in by_image(rows, self.steps)
+            ]
+            return torch.cat(made) if len(made) > 1 else made[0]
+
+        for rows, _, slopes in evaluate.gradients(points, targets.repeat_interleave(self.steps)):
+            for b, _, here in by_image(rows, self.steps):
+                total[b] += slopes[here].sum(0)
+        return (difference * total / self.steps).sum(1, keepdim=True)

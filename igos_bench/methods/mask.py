@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..errors import UserError
 from ..lazy import torch
 from ..perturb import IMAGENET_STD, Baseline, blend, upsample_adjoint
-from .draws import drawn_ahead
+from .draws import DrawnAhead
 from .registry import Resolutions, register
 from .regulariser import check_lambdas, lambdas_at, regulariser_gradient
 
@@ -93,7 +93,7 @@ class Mask:
         difference = images - baselines
         masks = images.new_ones(len(images), 1, resolution, resolution)
         adam = torch.optim.Adam([masks], lr=self.learning_rate)
-        noises = drawn_ahead(generators, (1, *images.shape[1:]), rounds=self.iterations)
+        noises = DrawnAhead(generators, (1, *images.shape[1:]), rounds=self.iterations)
         for _ in range(self.iterations):
             noise = torch.cat([next(noises) for _ in generators])
             noisy = blend(images, baselines, masks).addcmul_(noise.to(images), sigma)

@@ -14,9 +14,9 @@ import numpy as np
 
 from ..atomic import write_atomically
 from ..cells import GROUP, Cell
-from ..classes import NAMED, class_names
+from ..classes import class_names, has_imagenet_classes
 from ..config import INPUT_SIZE
-from ..errors import ImageError
+from ..errors import ImageError, one_line
 from ..explained import baseline_of, hits_of
 from ..formats import read_json
 from ..layout import KINDS, title
@@ -170,7 +170,9 @@ class Gallery:
                     "hits": self._hits.get(index) or self._hits_without_curves(index),
                     "preprocessing": self._preprocessing(index),
                     "baselines": {"deletion": deletion_baseline, "insertion": insertion_baseline},
+                    "has_class_names": has_imagenet_classes(self._runs[index]),
                     "images": self._numbers[index],
+                    "failures": _by_reason(cell.failures),
                     "targets": [_whole(value) for value in cell.rows["target"]],
                     "scores": [_rounded(value) for value in cell.rows["score_image"]],
                     "deletion": [_rounded(value) for value in cell.rows["deletion_auc"]],
@@ -188,18 +190,20 @@ class Gallery:
         }
 
     def _class_names(self) -> dict[int, str]:
-        """Of the classes that occur, where all images are ImageNet's: other data number theirs in their own way."""
-        layouts = {run.get("config", {}).get("data", {}).get("layout") for run in self._runs}
-        if not layouts or not layouts <= set(NAMED):
-            return {}
-        targets = {_whole(value) for cell in self.cells for value in cell.rows["target"].unique()}
-        used = targets | {shown.label for shown in self.images}
-        return {index: name for index, name in class_names().items() if index in used}
+        """Of the classes that occur in cells whose networks have ImageNet's, and in no others are they so named."""
+        columns = [
+            cell.rows[column].unique()
+            for cell, run in zip(self.cells, self._runs, strict=True)
+            if has_imagenet_classes(run)
+            for column in ("target", "label")
+        ]
+        used = {_whole(value) for column in columns for value in column}
+        return {index: name for index, name in class_names().items() if index in used} if used else {}
 
     def _told(self, lacking: Mapping[tuple[int, str], int]) -> Iterator[str]:
         for cell in self.cells:
             if cell.n + cell.failed < cell.requested:  # those that failed have a section of their own
-                yield f"{title(cell.label)} at {cell.resolution} has {cell.n:,} of {cell.requested:,} images."
+                yield f"{self._where(cell)} has {cell.n:,} of {cell.requested:,} images."
         if self._unreadable:
             number, reason = next(iter(self._unreadable.items()))
             yield (
@@ -210,9 +214,15 @@ class Gallery:
             cell = self.cells[index]
             if count:
                 yield (
-                    f"{title(cell.label)} at {cell.resolution}: the {what}s of {count:,} of {cell.n:,} images are "
+                    f"{self._where(cell)}: the {what}s of {count:,} of {cell.n:,} images are "
                     f"missing or damaged, see {cell.directory.path}; their numbers are shown without."
                 )
+
+    def _where(self, cell: Cell) -> str:
+        """A cell for people, with model, data and protocol where there are cells of others."""
+        groups = {tuple(getattr(one, key) for key in GROUP) for one in self.cells}
+        beside = f" on {cell.model}, {cell.data}, under {cell.protocol}" if len(groups) > 1 else ""
+        return f"{title(cell.label)} at {cell.resolution}{beside}"
 
 
 def _whole(value: Any) -> int | None:
@@ -221,3 +231,11 @@ def _whole(value: Any) -> int | None:
 
 def _rounded(value: float) -> float | None:
     return round(float(value), 6) if np.isfinite(value) else None
+
+
+def _by_reason(failures: Mapping[str, str]) -> dict[str, list[str]]:
+    """Reason -> the ids of images: many fail for one."""
+    found: dict[str, list[str]] = {}
+    for image_id, reason in failures.items():
+        found.setdefault(one_line(reason), []).append(image_id)
+    return found

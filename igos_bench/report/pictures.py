@@ -111,6 +111,9 @@ def _means(heat: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 def _in_units(values: np.ndarray, unit: float) -> list[int | None]:
     rounded = np.round(np.asarray(values, dtype=float) / unit)
+    if np.isfinite(rounded).all():  # as nearly always, and ten times faster
+        found: list[int | None] = rounded.astype(int).tolist()
+        return found
     return [int(value) if np.isfinite(value) else None for value in rounded]
 
 

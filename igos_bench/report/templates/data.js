@@ -16,6 +16,11 @@ const entries = report.cells.flatMap((cell, index) =>
   })),
 );
 
+// An image that failed in a cell: of these, `failures` holds the ids by their reason.
+const failed = report.cells.flatMap((cell) =>
+  Object.entries(cell.failures).flatMap(([reason, ids]) => ids.map((id) => ({ cell, id, reason }))),
+);
+
 function cellOf(entry) {
   return report.cells[entry.cell];
 }
@@ -31,9 +36,10 @@ function outcomeOf(entry) {
   return label === entry.target ? "hit" : "miss";
 }
 
-function className(index) {
+// Of a class of an entry: by name where its network is known to have ImageNet's classes.
+function className(index, entry) {
   if (index === null || index === undefined) return "";
-  return index in report.classes ? `${report.classes[index]} (${index})` : String(index);
+  return cellOf(entry).has_class_names && index in report.classes ? `${report.classes[index]} (${index})` : String(index);
 }
 
 function number(value, digits = 4) {

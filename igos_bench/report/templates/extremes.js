@@ -50,7 +50,7 @@ function listExtremes() {
 function extreme(entry, ranked) {
   const button = thumbnail(entry, [report.ids[entry.image]]);
   button.entry = entry;
-  button.addEventListener("click", () => view(entry, (from, offset) => ranked[ranked.indexOf(from) + offset]));
+  button.addEventListener("click", () => view(entry, ranked));
   painter.observe(button);
   return button;
 }

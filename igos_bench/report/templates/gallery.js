@@ -6,17 +6,20 @@ const MOST_PIXELS = 15_000_000; // browsers cannot scroll an element much higher
 
 const COLUMNS = [
   { name: "Image", key: (entry) => report.ids[entry.image] },
-  { name: "Class", key: (entry) => className(classOf(entry)) },
+  { name: "Class", key: (entry) => className(classOf(entry), entry) },
   { name: "Method", key: (entry) => cellOf(entry).title },
   { name: "Resolution", key: (entry) => cellOf(entry).resolution, number: true },
   { name: "Deletion", key: (entry) => entry.deletion, number: true },
   { name: "Insertion", key: (entry) => entry.insertion, number: true },
   { name: "Difference", head: "Ins. \u2212 del.", title: "Insertion minus deletion: higher is better", key: contrast, number: true },
-  { name: "Predicted", key: (entry) => className(entry.target) },
+  { name: "Predicted", key: (entry) => className(entry.target, entry) },
   { name: "Probability", key: (entry) => entry.score, number: true },
 ];
 // As they stand from left to right, below the picture and the curves.
 const SHOWN = ["Image", "Class", "Method", "Resolution", "Deletion", "Insertion", "Difference"];
+
+const FEW_FAILED = 3; // above rows
+const MANY_FAILED = 50; // where there are no rows
 
 const listed = { entries: [], chosen: 0, sort: "Image", ascending: true, rows: new Map() };
 
@@ -33,17 +36,18 @@ function compareKeys(a, b) {
 function list() {
   const query = filters.query.value.trim().toLowerCase();
   const wanted = Object.fromEntries(["group", "method", "resolution", "class", "outcome"].map((k) => [k, filters[k].value]));
-  const found = entries.filter((entry) => {
-    const cell = cellOf(entry);
-    return (
-      String(cell.group) === wanted.group &&
-      (!wanted.method || cell.title === wanted.method) &&
-      (!wanted.resolution || String(cell.resolution) === wanted.resolution) &&
+  const fits = (cell, id) =>
+    String(cell.group) === wanted.group &&
+    (!wanted.method || cell.title === wanted.method) &&
+    (!wanted.resolution || String(cell.resolution) === wanted.resolution) &&
+    (!query || id.toLowerCase().includes(query));
+  const found = entries.filter(
+    (entry) =>
+      fits(cellOf(entry), report.ids[entry.image]) &&
       (!wanted.class || String(classOf(entry)) === wanted.class) &&
-      (!wanted.outcome || outcomeOf(entry) === wanted.outcome) &&
-      (!query || report.ids[entry.image].toLowerCase().includes(query))
-    );
-  });
+      (!wanted.outcome || outcomeOf(entry) === wanted.outcome),
+  );
+  const lost = failed.filter(({ cell, id }) => fits(cell, id));
   const { key } = COLUMNS.find((column) => column.name === listed.sort);
   const keyed = found.map((entry) => [key(entry), entry]);
   const direction = listed.ascending ? 1 : -1;
@@ -54,14 +58,32 @@ function list() {
   const images = new Set(listed.entries.map((entry) => entry.image)).size;
   document.getElementById("count").textContent =
     `${counted(images, "image")}, ${counted(listed.entries.length, "map")}` +
+    (lost.length ? `, ${lost.length.toLocaleString("en")} failed` : "") +
+    (lost.length && (wanted.class || wanted.outcome) ? " (of any class and prediction)" : "") +
     (listed.entries.length > most ? `; the first ${most.toLocaleString("en")} are here, filter to see the others` : "");
   listed.entries.length = Math.min(listed.entries.length, most);
+  nameFailed(lost);
   const order = listed.ascending ? "ascending" : "descending";
   for (const button of document.querySelectorAll("#columns button")) {
     button.parentElement.setAttribute("aria-sort", button.name === listed.sort ? order : "none");
   }
   filters.sort.value = `${listed.sort} ${listed.ascending ? "up" : "down"}`;
   redraw();
+}
+
+// What failed in a cell has no row there. Its class and its prediction are not known.
+function nameFailed(lost) {
+  const named = lost.slice(0, listed.entries.length ? FEW_FAILED : MANY_FAILED);
+  const others = lost.length - named.length;
+  const place = document.getElementById("failed");
+  place.hidden = !lost.length;
+  place.classList.toggle("few", listed.entries.length > 0);
+  place.replaceChildren(
+    ...named.map(({ cell, id, reason }) =>
+      element("li", {}, ...breakable(`${id}, ${cell.title} at ${cell.resolution}: `), element("span", { className: "trouble" }, reason)),
+    ),
+    element("li", {}, others ? `and ${others.toLocaleString("en")} more: ` : "", element("a", { href: "#failures" }, "All failures")),
+  );
 }
 
 function counted(count, what) {
@@ -107,7 +129,7 @@ function makeRow(entry, index) {
   const cell = cellOf(entry);
   const outcome = outcomeOf(entry);
   const text = (className, ...children) => element("div", { className }, ...children);
-  const predicted = `${className(entry.target)} ${number(entry.score, 2)}`;
+  const predicted = `${className(entry.target, entry)} ${number(entry.score, 2)}`;
   const row = element(
     "div",
     { className: "row", id: `row-${index}` },
@@ -120,7 +142,7 @@ function makeRow(entry, index) {
     ),
     text(
       "class",
-      labelOf(entry) === null ? "" : className(labelOf(entry)),
+      labelOf(entry) === null ? "" : className(labelOf(entry), entry),
       element("span", { className: outcome === "miss" ? "quiet miss" : "quiet" }, outcome === "hit" ? ` ${number(entry.score, 2)}` : ` predicted ${predicted}`),
     ),
     text("method", ...breakable(cell.title), element("span", { className: "coarse" }, ` at ${cell.resolution}`)),
@@ -139,19 +161,20 @@ function makeRow(entry, index) {
 }
 
 // One row a frame, so that scrolling stays smooth; a row that has flown past is not painted.
-const unpainted = [];
+const unpainted = new Map(); // row -> entry: each row once, however often it is asked for
+let painting = false;
 
-async function paintSoon(...rowAndEntry) {
-  unpainted.push(rowAndEntry);
-  if (unpainted.length > 1) return; // the call that found none before it is at work
-  while (unpainted.length) {
-    const [row, entry] = unpainted[0];
-    if (row.isConnected) {
-      await paintRow(row, entry);
-      await new Promise(requestAnimationFrame);
-    }
-    unpainted.shift();
+async function paintSoon(row, entry) {
+  unpainted.set(row, entry);
+  if (painting) return;
+  painting = true;
+  for (const [next, shown] of unpainted) {
+    unpainted.delete(next); // before it is painted: asked for from here on, it is painted again, after the others
+    if (!next.isConnected) continue;
+    await paintRow(next, shown);
+    await new Promise(requestAnimationFrame);
   }
+  painting = false;
 }
 
 async function paintRow(row, entry) {
@@ -187,7 +210,7 @@ function choose(index) {
 }
 
 function open(entry) {
-  view(entry, (from, offset) => listed.entries[listed.entries.indexOf(from) + offset]);
+  view(entry, listed.entries);
 }
 
 gallery.addEventListener("keydown", (event) => {
@@ -201,8 +224,7 @@ gallery.addEventListener("keydown", (event) => {
 
 // The one looked at last is the one to go on from.
 viewer.addEventListener("close", () => {
-  const index = listed.entries.indexOf(viewed.entry);
-  if (index >= 0 && gallery.checkVisibility()) choose(index);
+  if (viewed.list === listed.entries) choose(viewed.place);
 });
 
 function sortBy(name, ascending) {
@@ -222,9 +244,9 @@ function fillFilters() {
   fill(filters.method, unique(mine.map((cell) => cell.title)).map((title) => [title, title]), "all");
   const resolutions = unique(mine.map((cell) => cell.resolution)).sort((a, b) => b - a);
   fill(filters.resolution, resolutions.map((value) => [value, value]), "all");
-  const classes = unique(entries.filter((entry) => String(cellOf(entry).group) === filters.group.value).map(classOf));
-  const named = classes.filter((index) => index !== null).map((index) => [index, className(index)]);
-  fill(filters.class, named.sort(([, a], [, b]) => compareKeys(a, b)), "all");
+  const members = entries.filter((entry) => String(cellOf(entry).group) === filters.group.value && classOf(entry) !== null);
+  const named = new Map(members.map((entry) => [classOf(entry), className(classOf(entry), entry)]));
+  fill(filters.class, [...named].sort(([, a], [, b]) => compareKeys(a, b)), "all");
   for (const [key, value] of kept) if ([...filters[key].options].some((option) => option.value === value)) filters[key].value = value;
 }
 

@@ -13,25 +13,30 @@ const LACKS = {
   curves: ["no curves", "The curves of this image are missing or damaged; its map is shown without them."],
   match: ["map of other curves", "The map of this image does not belong to its curves."],
 };
-const viewed = { entry: null, pictures: null, chart: null, neighbour: null };
+const viewed = { entry: null, pictures: null, chart: null, list: [], place: 0 };
 
-// `neighbour(entry, +1 or -1)` gives the entry after or before it, or undefined.
-async function view(entry, neighbour) {
-  Object.assign(viewed, { entry, neighbour, pictures: null, chart: null });
+// `list` is what Previous and Next lead through. An entry that it does not have, the same image in another cell, leaves
+// the place in it as it was.
+async function view(entry, list) {
+  const place = list.indexOf(entry);
+  Object.assign(viewed, { entry, list, place: place < 0 ? viewed.place : place, pictures: null, chart: null });
   const cell = cellOf(entry);
   document.getElementById("viewer-title").textContent = report.ids[entry.image];
   const label = labelOf(entry);
   const facts = [
     `${cell.title} at ${cell.resolution}`,
-    entry.target === null ? "" : `predicted ${className(entry.target)}, ${number(entry.score)}`,
-    label === null ? "" : `label ${className(label)}`,
+    report.groups[cell.group],
+    entry.target === null ? "" : `predicted ${className(entry.target, entry)}, ${number(entry.score)}`,
+    label === null ? "" : `label ${className(label, entry)}`,
     `deletion ${number(entry.deletion)}`,
     `insertion ${number(entry.insertion)}`,
   ];
   document.getElementById("viewer-about").textContent = facts.filter(Boolean).join("; ");
   for (const [id, offset] of [["previous", -1], ["next", 1]]) {
-    document.getElementById(id).disabled = !neighbour(entry, offset);
+    document.getElementById(id).disabled = !list[viewed.place + offset];
   }
+  // A button that is disabled loses the focus, and the dialog with it.
+  if (document.activeElement.disabled) viewer.querySelector(".bar button:enabled").focus();
   if (!viewer.open) viewer.showModal();
   let trouble = "";
   try {
@@ -115,15 +120,17 @@ const entriesOfImage = Map.groupBy
 function showSiblings(entry) {
   const group = cellOf(entry).group;
   const siblings = entriesOfImage.get(entry.image).filter((other) => cellOf(other).group === group);
+  const hadFocus = parts.siblings.contains(document.activeElement);
   parts.siblings.replaceChildren(
     ...siblings.map((other) => {
       const button = thumbnail(other, [cellOf(other).title, `at ${cellOf(other).resolution}`]);
       if (other === entry) button.setAttribute("aria-current", "true");
-      button.addEventListener("click", () => view(other, viewed.neighbour));
+      button.addEventListener("click", () => view(other, viewed.list));
       paintThumbnail(button, other);
       return button;
     }),
   );
+  if (hadFocus) parts.siblings.querySelector("[aria-current]").focus();
 }
 
 // A button with the heatmap, lines of text, and both areas.
@@ -157,8 +164,8 @@ async function paintThumbnail(button, entry) {
 }
 
 function viewNeighbour(offset) {
-  const entry = viewed.neighbour(viewed.entry, offset);
-  if (entry) view(entry, viewed.neighbour);
+  const entry = viewed.list[viewed.place + offset];
+  if (entry) view(entry, viewed.list);
 }
 
 paintScale(parts.scale);
@@ -171,8 +178,9 @@ document.getElementById("close").addEventListener("click", () => viewer.close())
 viewer.addEventListener("click", (event) => {
   if (event.target === viewer) viewer.close(); // beside it
 });
-viewer.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+// Of the document, which hears them also where nothing within the dialog has the focus.
+document.addEventListener("keydown", (event) => {
+  if (!viewer.open || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "n") viewNeighbour(1);
   if (event.key === "p") viewNeighbour(-1);
 });

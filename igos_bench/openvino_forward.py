@@ -1,0 +1,117 @@
+"""Forward passes by OpenVINO on a CPU: RISE, line searches and the metric, which need no gradient, are most passes.
+
+It compiles the network as a whole, oneDNN's kernels in oneDNN's own layouts, which torch has no gradients in.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .bounds import may_hide_nan
+from .config import INPUT_SIZE, Precision
+from .errors import UserError, first_line
+from .evaluate import is_out_of_memory
+from .fast import largest_normalised, logits_fault
+from .fold import fold_batch_norms
+from .network import Normalised
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel
+
+PIECE = 4
+"""Inputs of one call, whatever the micro-batch: as fast in fp32 as any, and no input's bytes depend on the others."""
+
+HINT = "INFERENCE_PRECISION_HINT"
+HINTS = {Precision.fp32: "f32", Precision.bf16: "bf16"}
+
+
+class OpenVINOForward:
+    """A network compiled by OpenVINO: images (N,3,224,224) in [0, 1] -> logits (N,K) in float32, without a gradient.
+
+    Args:
+        network: In eval mode, on the CPU.
+        precision: What it computes in, fp32 or bf16; what it gives out is float32.
+
+    Raises:
+        UserError: OpenVINO is not installed or cannot read the network; the network's activations are not known to
+            stay finite, whose NaN its ReLU would turn into numbers; or its logits are not the network's.
+    """
+
+    def __init__(self, network: Normalised, precision: Precision) -> None:
+        _check_bounds(network)
+        try:
+            compiled = _compiled(network, precision)
+        except ImportError:
+            raise UserError(
+                "evaluate.forward=openvino: OpenVINO is not installed: pip install igos-bench[openvino]"
+            ) from None
+        except Exception as error:  # of another library, about an arbitrary network
+            cause = error.__cause__ or error
+            if isinstance(cause, RuntimeError | MemoryError) and is_out_of_memory(cause):
+                raise
+            raise UserError(f"evaluate.forward=openvino: it cannot read the network: {first_line(cause)}") from error
+        if (found := compiled.get_property(HINT).to_string()) != HINTS[precision]:
+            raise UserError(
+                f"evaluate.forward=openvino computes in {found} on this processor, not in {precision.value}"
+            )
+        self._request: Any = compiled.create_infer_request()
+        self._lock = threading.Lock()  # of the one request
+        if fault := logits_fault(network, self, precision):
+            raise UserError(f"evaluate.forward=openvino: in it {fault}; leave it out")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits; the last call is filled up with zeros."""
+        found = []
+        for piece in images.split(PIECE):
+            lacking = PIECE - len(piece)
+            whole = torch.cat([piece, piece.new_zeros(lacking, *piece.shape[1:])]) if lacking else piece.contiguous()
+            with self._lock:
+                outputs = self._request.infer([whole.detach().numpy()], share_inputs=True)  # copies what it gives out
+            found.append(torch.from_numpy(outputs[0])[: len(piece)])
+        return torch.cat(found)
+
+
+def _check_bounds(network: Normalised) -> None:
+    """Raise UserError where an activation may overflow, for all that is known."""
+    try:
+        folded, _ = fold_batch_norms(network.body)
+    except Exception as error:  # torch.fx meets arbitrary Python
+        raise UserError(f"evaluate.forward=openvino: the network cannot be traced: {first_line(error)}") from error
+    if unknown := may_hide_nan(folded, largest_normalised(network)):
+        raise UserError(
+            f"evaluate.forward=openvino: what reaches {unknown[0]} of the network is not known to stay finite, and "
+            "OpenVINO may make numbers of NaN: leave it out"
+        )
+
+
+def keep_silent() -> None:
+    """Have OpenVINO take its own stub for the package by which it tells its makers of every import and conversion."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
+def _compiled(network: Normalised, precision: Precision) -> CompiledModel:
+    keep_silent()
+    from openvino import Core
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    shape = (PIECE, 3, INPUT_SIZE, INPUT_SIZE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.trace is deprecated, and what OpenVINO reads
+        decoder = TorchScriptPythonDecoder(network, example_input=(torch.zeros(shape),))
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    model = frontend.convert(frontend.load(decoder))
+    model.reshape(list(shape))
+    settings = {
+        HINT: HINTS[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # shards on one machine would all be pinned to its first cores
+    }
+    return Core().compile_model(model, "CPU", settings)
