@@ -152,7 +152,7 @@ def _why_no_areas(logits: Tensor, saliency_map: Tensor, curves: Tensor) -> str |
         return f"the saliency map is {float(saliency_map.flatten()[0]):.6g} everywhere: it ranks nothing"
     if is_constant(curves):
         p = float(curves[0, 0])
-        return f"the network's probability is {p:.6g} whatever is deleted or inserted: no map is better than another"
+        return f"the network's probability is {p:.3g} whatever is deleted or inserted: no map is better than another"
     return None
 
 

@@ -75,13 +75,16 @@ def failed_again(
 ) -> list[Row]:
     """Try these images of a chunk alone, which failed before; its rows, where each fails again, with the new reasons.
 
-    Empty where one does not: the bytes of an image may depend on those beside it, so that all are to be computed again.
-    Raises LeaseLostError.
+    A row whose reason is still the same stays as it is: the bytes of an image may depend on those beside it. For that
+    it is empty where one does not fail again: all are to be computed again then. Raises LeaseLostError.
     """
     rows, results, _ = _try(run, evaluate, lease, decoded, explain=explain)
     if results:
         return []
-    renewed = [rows.get(row["image_id"], row) for row in run.directory.read_rows(int(lease.name))]
+    renewed = []
+    for row in run.directory.read_rows(int(lease.name)):
+        again = rows.get(row["image_id"], row)
+        renewed.append(again if again["error"] != row["error"] else row)
     if renewed:
         run.directory.commit_rows(int(lease.name), renewed, lease)
     return renewed

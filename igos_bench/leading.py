@@ -7,8 +7,8 @@ comes after. With the first three of EfficientNet-Lite0, 5 % of the work, logits
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Iterable, Mapping
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +19,8 @@ from .fold import SameConvolution
 
 LARGEST_SHARE = 1 / 16
 """Of the multiplications of all convolutions, that the leading ones may have."""
+
+Convolution = TypeVar("Convolution")
 
 
 def leading_convolutions(traced: fx.GraphModule) -> list[fx.Node]:
@@ -35,13 +37,18 @@ def leading_convolutions(traced: fx.GraphModule) -> list[fx.Node]:
         for node in traced.graph.nodes
         if node.op == "call_module" and isinstance(modules[str(node.target)], nn.Conv2d | SameConvolution)
     }
-    left = LARGEST_SHARE * sum(products.values())
+    return leading(products)
+
+
+def leading(multiplications: Mapping[Convolution, int]) -> list[Convolution]:
+    """The first of a network's convolutions that together have at most a sixteenth of all multiplications."""
+    left = LARGEST_SHARE * sum(multiplications.values())
     found = []
-    for node, count in products.items():
+    for convolution, count in multiplications.items():
         left -= count
         if left < 0:
             break
-        found.append(node)
+        found.append(convolution)
     return found
 
 

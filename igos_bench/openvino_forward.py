@@ -1,13 +1,18 @@
 """Forward passes by OpenVINO on a CPU: RISE, line searches and the metric, which need no gradient, are most passes.
 
-It compiles the network as a whole, oneDNN's kernels in oneDNN's own layouts, which torch has no gradients in.
+It compiles the network as a whole, oneDNN's kernels in oneDNN's own layouts, which torch has no gradients in. In bf16
+what `leading` names keeps float32 as far as OpenVINO does that; an operation's inputs may be rounded for a kernel.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 import threading
 import warnings
+import xml.etree.ElementTree as ET
+from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,10 +24,11 @@ from .errors import UserError, first_line
 from .evaluate import is_out_of_memory
 from .fast import largest_normalised, logits_fault
 from .fold import fold_batch_norms
+from .leading import leading
 from .network import Normalised
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel
+    from openvino import CompiledModel, Model
 
 PIECE = 4
 """Inputs of one call, whatever the micro-batch: as fast in fp32 as any, and no input's bytes depend on the others."""
@@ -98,6 +104,20 @@ def keep_silent() -> None:
 def _compiled(network: Normalised, precision: Precision) -> CompiledModel:
     keep_silent()
     from openvino import Core
+
+    model = _converted(network)
+    if precision is Precision.bf16:
+        model = _leading_in_float32(model)
+    settings = {
+        HINT: HINTS[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # shards on one machine would all be pinned to its first cores
+    }
+    return Core().compile_model(model, "CPU", settings)
+
+
+def _converted(network: Normalised) -> Model:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -108,10 +128,40 @@ def _compiled(network: Normalised, precision: Precision) -> CompiledModel:
     frontend = FrontEndManager().load_by_framework("pytorch")
     model = frontend.convert(frontend.load(decoder))
     model.reshape(list(shape))
-    settings = {
-        HINT: HINTS[precision],
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "NUM_STREAMS": 1,
-        "ENABLE_CPU_PINNING": False,  # shards on one machine would all be pinned to its first cores
+    return model
+
+
+def _leading_in_float32(model: Model) -> Model:
+    """The same, with its first convolutions and all before them marked as `precise`, which in bf16 stay in float32.
+
+    The mark is of OpenVINO's file format (openvinotoolkit/openvino#20625, obeyed since #21440); its Python has none.
+    """
+    from openvino import Core, serialize
+
+    operations = {operation.get_friendly_name(): operation for operation in model.get_ordered_ops()}
+    multiplications = {
+        name: prod(operation.get_input_shape(1)) * prod(operation.get_output_shape(0)[2:])
+        for name, operation in operations.items()
+        if operation.get_type_name() in ("Convolution", "GroupConvolution")
     }
-    return Core().compile_model(model, "CPU", settings)
+    precise: set[str] = set()
+    found = leading(multiplications)
+    while found:
+        name = found.pop()
+        if name not in precise:
+            precise.add(name)
+            inputs = operations[name].input_values()
+            found += [value.get_node().get_friendly_name() for value in inputs]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.xml")
+        serialize(model, path, path.with_suffix(".bin"))
+        tree = ET.parse(path)
+        for layer in tree.iterfind("layers/layer"):
+            if layer.get("name") in precise and layer.get("type") != "Const":
+                marks = layer.find("rt_info")
+                if marks is None:
+                    marks = ET.Element("rt_info")
+                    layer.insert(len(layer.findall("data")), marks)
+                ET.SubElement(marks, "attribute", name="precise", version="0")
+        tree.write(path)
+        return Core().read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())

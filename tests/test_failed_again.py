@@ -81,10 +81,10 @@ def break_decoding(path: Path) -> None:
     path.write_bytes(b"no image".ljust(path.stat().st_size))
 
 
-def break_explaining(path: Path) -> None:
+def break_explaining(path: Path, colour: str = "#808080") -> None:
     """One colour is its own blur: no pixel matters. As long as before, since a data set is known by that."""
     size = path.stat().st_size
-    Image.new("RGB", (40, 40), "#808080").save(path)
+    Image.new("RGB", (40, 40), colour).save(path)
     path.write_bytes(path.read_bytes().ljust(size))
 
 
@@ -124,6 +124,20 @@ def test_its_new_reason_is_told(words: list[str], bad: Path, tmp_path: Path) -> 
     ((old, new),) = [pair for pair in zip(stated, rows(again), strict=True) if pair[0] != pair[1]]
     assert old["image_id"] == new["image_id"] == bad.name
     assert old["status"] == new["status"] == "failed" and old["error"] != new["error"]
+
+
+def test_rounding_alone_changes_no_row(words: list[str], bad: Path, tmp_path: Path) -> None:
+    """Another processor, or fewer beside it: the map of an image of one colour is rounding, as another grey's is."""
+    break_explaining(bad)
+    first = run(words, tmp_path / "out")
+    text = first.records.read_bytes()
+    break_explaining(bad, "#818181")
+    assert run(words, tmp_path / "out").records.read_bytes() == text
+    other = run(words, tmp_path / "other")
+    ((old, new),) = [
+        pair for pair in zip(rows(first, seconds=False), rows(other, seconds=False), strict=True) if pair[0] != pair[1]
+    ]
+    assert old["error"] == new["error"] != "" and old["ties"] != new["ties"]
 
 
 def test_it_is_mended_and_all_are_as_undisturbed(

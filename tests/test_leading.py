@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from igos_bench import fast, onednn
@@ -16,7 +16,7 @@ from igos_bench.models import load_classifier
 from igos_bench.network import Normalised
 from igos_bench.overrides import compose_config
 from igos_bench.perturb import Baseline
-from igos_bench.prepare import prepare
+from igos_bench.prepare import Run, prepare
 
 
 def names(body: nn.Module) -> list[str]:
@@ -34,12 +34,17 @@ def test_the_first_few_that_cost_little() -> None:
     assert names(nn.Sequential(nn.Conv2d(3, 5, 224), nn.Flatten())) == [], "all of the work is no small part of it"
 
 
+def half_deleted(run: Run) -> Tensor:
+    """The sample's photographs as the metric sees them."""
+    images = torch.stack([image for _, image in run.decode(run.images, ahead=4) if isinstance(image, Tensor)])
+    half = torch.rand(len(images), 1, 7, 7, generator=torch.Generator().manual_seed(0)).round()
+    return torch.lerp(Baseline()(images), images, F.interpolate(half, images.shape[-1]))
+
+
 @pytest.mark.parametrize("fused", [True, False], ids=["in oneDNN's calls", "under autocast alone, as on a GPU"])
 def test_logits_move_less(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepare(compose_config(["method=igos", "resolution=28", "data.limit=20"]))
-    images = torch.stack([image for _, image in run.decode(run.images, ahead=4) if isinstance(image, torch.Tensor)])
-    half = torch.rand(len(images), 1, 7, 7, generator=torch.Generator().manual_seed(0)).round()
-    images = torch.lerp(Baseline()(images), images, F.interpolate(half, images.shape[-1]))  # as the metric sees them
+    images = half_deleted(run)
     exact = Evaluator(run.classifier.network, run.classifier.network, 4, Precision.fp32)
     wanted = exact.logits(images)
     if not fused:

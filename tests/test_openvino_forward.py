@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_bounds import BreaksBetween, grey
+from test_leading import half_deleted
 from test_lite0 import LITE0
 from torch import Tensor, nn
 
@@ -73,6 +74,22 @@ def test_logits_are_the_networks_whatever_the_micro_batch(lite0: Classifier, pre
     for count in (1, 2, PIECE, PIECE + 2):
         assert torch.equal(forward(many[-count:]), found[-count:])
     assert torch.equal(forward(many.contiguous(memory_format=torch.channels_last)), found)
+
+
+def test_in_bf16_the_first_convolutions_round_less(lite0: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        with pytest.raises(UserError, match="computes in f32 on this processor"):
+            OpenVINOForward(lite0.network, Precision.bf16)
+        return
+    shown = half_deleted(prepare(compose_config(["method=igos", "resolution=28", "data.limit=20"])))
+    exact = lite0.network(shown)
+
+    def moved() -> float:
+        return float((OpenVINOForward(lite0.network, Precision.bf16)(shown) - exact).square().mean().sqrt())
+
+    kept = moved()
+    monkeypatch.setattr("igos_bench.leading.LARGEST_SHARE", 0.0)
+    assert kept < 0.75 * moved()
 
 
 def test_what_it_gave_out_stays_as_it_is_in_the_next_call() -> None:

@@ -17,6 +17,7 @@ ANGLES = np.radians([quarter + turn for quarter in (0, 90, 180, 270) for turn in
 FAR = 1.4 * np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
 FARTHEST = 10
 ROOM = 8.0  # more of it makes no number clearer
+ATTEMPTS = 8  # at orders in which the points choose
 
 
 class Spot(NamedTuple):
@@ -48,10 +49,30 @@ def spots(
         texts: What else is written, likewise.
         box: Lower left and upper right corner, (2, 2), beyond which none may be.
     """
+    order = list(range(len(points)))
+    for _ in range(ATTEMPTS):
+        found, failed = _in_turn(order, points, sizes, ink, texts, box)
+        if not failed:
+            break
+        order = failed + [i for i in order if i not in failed]  # who finds no room chooses before the others
+    return [found[i] for i in range(len(points))]
+
+
+def _in_turn(
+    order: Sequence[int],
+    points: np.ndarray,
+    sizes: np.ndarray,
+    ink: Sequence[np.ndarray],
+    texts: Sequence[np.ndarray],
+    box: np.ndarray,
+) -> tuple[dict[int, Spot], list[int]]:
+    """`spots` where these points choose one after the other, and those for whose numbers nothing clear was left."""
     written = [np.empty((0, 2)), *texts]
     lines: list[np.ndarray] = []
-    found = []
-    for i, (point, size) in enumerate(zip(points, sizes, strict=True)):
+    found: dict[int, Spot] = {}
+    failed = []
+    for i in order:
+        point, size = points[i], sizes[i]
         others = np.concatenate([*ink[:i], *ink[i + 1 :], *written, *lines])
         rivals = np.delete(points, i, axis=0)
         most, spot = -1, Spot(tuple(size + PAD), joined=True)  # where no other lies within the box
@@ -78,11 +99,13 @@ def spots(
                 most, spot = room[best], Spot(tuple(offsets[best]), joined=reach > 1 or room[best] == 0)
             if most > 0:
                 break
-        found.append(spot)
+        found[i] = spot
+        if most <= 0:
+            failed.append(i)
         written.append(grid(point + spot.offset - size, point + spot.offset + size))
         if spot.joined:
             lines.append(point + np.linspace(0, 1, 40)[:, None] * spot.offset)
-    return found
+    return found, failed
 
 
 def _gaps(centres: np.ndarray, size: np.ndarray, ink: np.ndarray) -> np.ndarray:
