@@ -51,6 +51,8 @@ class Evaluator:
             `activations` finds their outputs in the fast network, or runs `network` where folding lost them.
         forward_network: The same function without gradients, by another engine, for `logits` and `probability`; None
             has `fast_network` run those too.
+        float32_network: The same function in float32, for what a method asks for `in_float32`; None has `network` run
+            it. In fp32 it is not asked.
         forwards, backwards: Passes so far, one an input; a gradient is one of each.
         notes: What a method counts of its own doing, for timing.csv.
     """
@@ -61,6 +63,7 @@ class Evaluator:
     precision: Precision = Precision.fp32
     layers: Mapping[int, nn.Module] = field(default_factory=dict)
     forward_network: Callable[[Tensor], Tensor] | None = None
+    float32_network: nn.Module | None = None
     forwards: int = field(default=0, init=False)
     backwards: int = field(default=0, init=False)
     notes: Counter[str] = field(default_factory=Counter, init=False)
@@ -69,11 +72,17 @@ class Evaluator:
         """Logits (N,K) of inputs (N,3,H,W)."""
         return torch.cat([self._logits(part) for _, part in self._micro_batches(inputs, len(inputs))])
 
-    def probability(self, inputs: Tensor | Build, targets: Tensor) -> Tensor:
-        """Softmax probability (N,) of `targets` (N,) for inputs (N,3,H,W), or for what `inputs(rows)` makes."""
+    def probability(self, inputs: Tensor | Build, targets: Tensor, *, in_float32: bool = False) -> Tensor:
+        """Softmax probability (N,) of `targets` (N,) for inputs (N,3,H,W), or for what `inputs(rows)` makes.
+
+        Args:
+            inputs: (N,3,H,W), or a `Build`.
+            targets: (N,) classes.
+            in_float32: Whatever the precision: for values whose small differences decide something.
+        """
         found = []
         for rows, part in self._micro_batches(inputs, len(targets)):
-            probabilities = self._logits(part).softmax(1)
+            probabilities = self._logits(part, in_float32=in_float32).softmax(1)
             found.append(probabilities.gather(1, targets[rows, None])[:, 0])
         return torch.cat(found)
 
@@ -167,8 +176,11 @@ class Evaluator:
                 return found
         return self.network, layer
 
-    def _logits(self, inputs: Tensor) -> Tensor:
+    def _logits(self, inputs: Tensor, *, in_float32: bool = False) -> Tensor:
         def forward(part: Tensor) -> tuple[Tensor, ...]:
+            if in_float32 and self.precision is not Precision.fp32:
+                with torch.inference_mode():
+                    return ((self.float32_network or self.network)(part).to(part.dtype),)
             if self.forward_network:
                 return (self.forward_network(part).to(part.dtype),)
             with torch.inference_mode(), self.autocast(part):

@@ -46,6 +46,7 @@ class Classifier:
             oneDNN's calls; see `fast`. Where nothing of that could be done it is `network`, in channels_last.
             Its gradients agree as far as float32 allows: an activation that rounding moves over the kink of a ReLU
             changes either network's gradient by some 1e-3 of its norm, seen from float64.
+        float32_network: the same in float32, where `fast_network` is made for bf16 on a CPU; else `fast_network`.
         folded: whether `fast_network` is another network than `network`.
         weights_sha256: of the values; see `hash_weights`.
         layers: method -> resolution -> name of the module, inside the body, whose output has that height and width, as
@@ -59,6 +60,7 @@ class Classifier:
     name: str
     network: Normalised
     fast_network: Normalised
+    float32_network: Normalised
     folded: bool
     weights_sha256: str
     layers: Mapping[str, Mapping[int, str]]
@@ -112,10 +114,14 @@ def load_classifier(
     relus = last_relus(calls)
     named = {name for layers in (relus, *config.layers.values()) for name in layers.values()}
     fast_network, folded = speed_up(network, device, precision, named)
+    # Elsewhere the weights of the one for bf16 are float32 still, which autocast rounds in each call.
+    is_rounded = precision is Precision.bf16 and device.type == "cpu" and fast_network is not network
+    float32_network = speed_up(network, device)[0] if is_rounded else fast_network
     return Classifier(
         name=config.name,
         network=network.to(device),
         fast_network=fast_network,
+        float32_network=float32_network,
         folded=folded,
         weights_sha256=hash_weights(body),
         layers={method: dict(layers) for method, layers in config.layers.items()},

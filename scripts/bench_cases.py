@@ -130,7 +130,8 @@ class Block:
 
     def evaluator(self, method: str) -> ClockedEvaluator:
         """Our way to the network, for a method or the metric."""
-        has_forwards = method in ("igos", "rise", METRIC)  # I-GOS's line search
+        searches = method == "igos" and self.run.config.precision is Precision.fp32  # in bf16 in float32, by torch
+        has_forwards = searches or method in ("rise", METRIC)
         return evaluator(self.run, method, self.micro_batch, self.forward if has_forwards else None)
 
     def subject(self, count: int, method: Method, network: AsReleased | None = None) -> Subject:

@@ -101,7 +101,8 @@ def evaluator(run: Run, method: str, micro_batch: int, forward: OpenVINOForward 
     """Our way to the network, as a run has it; every case has one of its own, which counts and clocks its passes."""
     classifier, precision = run.classifier, run.config.precision
     layers = classifier.layers_for(method)
-    return ClockedEvaluator(classifier.network, classifier.fast_network, micro_batch, precision, layers, forward)
+    networks = (classifier.network, classifier.fast_network)
+    return ClockedEvaluator(*networks, micro_batch, precision, layers, forward, classifier.float32_network)
 
 
 def by_openvino(run: Run) -> OpenVINOForward | None:

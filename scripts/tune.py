@@ -86,7 +86,12 @@ def score_grid(run: Run, factors: list[float]) -> pd.DataFrame:
     if not good:
         raise UserError(f"none of the {len(run.images)} images decodes: look at them with igos-bench check-data")
     images = torch.stack([image for _, image in good]).to(run.device)
-    evaluate = Evaluator(run.classifier.network, run.classifier.fast_network, precision=config.precision)
+    evaluate = Evaluator(
+        run.classifier.network,
+        run.classifier.fast_network,
+        precision=config.precision,
+        float32_network=run.classifier.float32_network,
+    )
     targets = evaluate.logits(images).argmax(1)
     tuned: Any = run.method  # Igos or Mask: main looked for its lambdas
     baselines = tuned.baseline(images)

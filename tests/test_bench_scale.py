@@ -45,7 +45,9 @@ def test_every_size_has_a_process_of_its_own(tmp_path: Path) -> None:
     bench_scale.write_images(tmp_path / "images", COUNT)
     ballast = torch.ones(700 * 2**20 // 4)  # 700 MB that this process's peak has
     row = bench_scale.measure_alone(tmp_path / "images", tmp_path / "results", COUNT)
-    assert len(ballast) and row["images"] == COUNT and row["outside_decoded_ms"] > 0
+    assert len(ballast) and row["images"] == COUNT
+    parts = [row[f"{part}_decoded_ms"] for part in ("network", "outside")]
+    assert min(parts) > 0 and sum(parts) == pytest.approx(row["seconds_decoded_ms"]), "of the same run"
     assert 100 < row["peak_mb"] < peak_memory_mb(torch.device("cpu")) - 300
     assert len(list((tmp_path / "results" / "warm-up").rglob("run.json"))) == 1, "warmed up in the same process"
     (tmp_path / "images" / "00001.jpg").write_bytes(b"no image")

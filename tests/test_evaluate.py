@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from toys import SmallConv, toy_image
 
+from igos_bench.config import Precision
 from igos_bench.errors import ImageError
 from igos_bench.evaluate import Evaluator
 
@@ -247,3 +248,28 @@ def test_hooks_are_gone_after_activations_and_after_an_exception() -> None:
     with pytest.raises(RuntimeError):
         evaluate.activations(IMAGES[:, :1], TARGETS, layer)
     assert not layer._forward_hooks
+
+
+def test_what_is_asked_in_float32_is_so_in_every_precision() -> None:
+    """Not rounded as the rest is, nor by the other engine; in fp32 as ever."""
+    network = SmallConv(seed=0).eval().requires_grad_(False)
+    fast = SmallConv(seed=0).to(torch.bfloat16).eval().requires_grad_(False)
+    images = torch.stack([toy_image(seed) for seed in range(3)])
+    targets = torch.zeros(3, dtype=torch.int64)
+    exact = network(images).softmax(1)[:, 0]
+
+    class InBf16(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            logits: Tensor = fast(inputs.bfloat16())
+            return logits
+
+    other = nn.Sequential(network, nn.Flatten())
+    for float32_network in (None, other):
+        evaluate = Evaluator(
+            network, InBf16(), 2, Precision.bf16, forward_network=InBf16(), float32_network=float32_network
+        )
+        torch.testing.assert_close(evaluate.probability(images, targets, in_float32=True), exact)
+        assert 1e-5 < (evaluate.probability(images, targets) - exact).abs().max() < 0.05
+        assert evaluate.forwards == 6
+    usual = Evaluator(network, InBf16(), 2, forward_network=other)
+    torch.testing.assert_close(usual.probability(images, targets, in_float32=True), exact)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from toys import SmallConv, toy_image
 
+from igos_bench.config import Precision
 from igos_bench.errors import UserError
 from igos_bench.evaluate import Build, Evaluator
 from igos_bench.methods import Igos
@@ -184,3 +185,19 @@ def test_mistakes_are_named() -> None:
     evaluate, images, targets, baselines = setting(1)
     with pytest.raises(UserError, match=r"no \(l1, l2\) for resolution 8"):
         explain(Igos(), evaluate, images, targets, baselines)
+
+
+def test_only_gradients_are_asked_of_a_rounded_network() -> None:
+    """The line search compares in float32."""
+
+    def broken(_inputs: Tensor) -> Tensor:
+        raise AssertionError("asked for more than gradients")
+
+    exact, images, targets, baselines = setting()
+    images, baselines = images.float(), baselines.float()
+    network = exact.network.float()
+    in_bf16 = Evaluator(network, network, 4, Precision.bf16, forward_network=broken, float32_network=network)
+    in_fp32 = Evaluator(network, network, 4)
+    maps = [explain(METHOD, evaluate, images, targets, baselines) for evaluate in (in_bf16, in_fp32)]
+    assert in_bf16.backwards == in_fp32.backwards and in_bf16.forwards > in_bf16.backwards
+    assert 0 < (maps[0] - maps[1]).abs().mean() < 0.05

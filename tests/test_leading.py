@@ -59,3 +59,17 @@ def test_logits_move_less(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = moved()
     monkeypatch.setattr("igos_bench.leading.LARGEST_SHARE", 0.0)
     assert kept < moved() / 2
+
+
+def test_beside_bfloat16_there_is_float32() -> None:
+    """For what is compared, see `Evaluator.probability`; in fp32 it is the one fast network."""
+    run = prepare(compose_config(["method=igos", "resolution=28", "data.limit=3", "precision=bf16"]))
+    network, fast, exact = run.classifier.network, run.classifier.fast_network, run.classifier.float32_network
+    images = half_deleted(run)
+    wanted = network(images)
+    scale = wanted.abs().max()
+    assert (exact(images) - wanted).abs().max() < 1e-4 * scale and exact is not network, "fast, and not rounded"
+    found = Evaluator(network, fast, 4, Precision.bf16).logits(images)
+    assert (found - wanted).abs().max() > 1e-3 * scale
+    in_fp32 = prepare(compose_config(["method=igos", "resolution=28", "data.limit=3"])).classifier
+    assert in_fp32.float32_network is in_fp32.fast_network

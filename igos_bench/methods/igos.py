@@ -95,7 +95,7 @@ class Igos:
         """Explain a batch; every image has its own noise, line search and annealing. See `Method.__call__`."""
         l1, l2 = lambdas_at(self.lambdas, resolution, images, self.name)
         masks = images.new_ones(len(images), 1, resolution, resolution)
-        probability = evaluate.probability(blend(images, baselines, masks), targets)
+        probability = evaluate.probability(blend(images, baselines, masks), targets, in_float32=True)
         history = [probability]  # f_c(Phi(x, M)) at the beginning of every iteration
         noises = DrawnAhead(generators, (self.path_steps, *images.shape[1:]), rounds=self.iterations)
         for iteration in range(self.iterations):
@@ -161,6 +161,8 @@ class Igos:
     ) -> tuple[Tensor, Tensor]:
         """Backtrack along -direction, projected on [0, 1], image by image; images that are done leave the batch.
 
+        f_c is compared in float32 whatever the precision: bf16's rounding is larger than what most steps gain.
+
         Returns:
             The new masks and f_c there (B,). Where no step decreases F enough, the first one below `smallest_step`.
         """
@@ -171,7 +173,9 @@ class Igos:
         step = self.first_step
         while len(searching):
             trial = (masks[searching] - step * direction[searching]).clamp(0, 1)
-            value = evaluate.probability(blend(images[searching], baselines[searching], trial), targets[searching])
+            value = evaluate.probability(
+                blend(images[searching], baselines[searching], trial), targets[searching], in_float32=True
+            )
             found_masks[searching], found_probability[searching] = trial, value
             if step < self.smallest_step:
                 evaluate.notes["steps without sufficient decrease"] += len(searching)
