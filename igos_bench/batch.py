@@ -149,7 +149,7 @@ def _why_no_areas(logits: Tensor, saliency_map: Tensor, curves: Tensor) -> str |
     if is_constant(logits):
         return "the network's logits are the same for all classes: it predicts none of them"
     if is_constant(saliency_map):
-        return f"the saliency map is {float(saliency_map.flatten()[0]):.6g} everywhere: it ranks nothing"
+        return f"the saliency map is {float(saliency_map.flatten()[0]):.3g} everywhere: it ranks nothing"
     if is_constant(curves):
         p = float(curves[0, 0])
         return f"the network's probability is {p:.3g} whatever is deleted or inserted: no map is better than another"

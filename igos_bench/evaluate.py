@@ -19,7 +19,7 @@ from .config import Precision
 from .errors import ImageError
 from .fast import LARGEST_INPUT, FastNetwork
 from .network import Normalised
-from .precision import allow_tf32, autocast
+from .precision import allow_tf32, autocast, forbid_rounding
 
 Build = Callable[[slice], Tensor]
 """Makes the inputs `rows` of a long list when they are needed, so that the list is never held in memory."""
@@ -63,7 +63,7 @@ class Evaluator:
     precision: Precision = Precision.fp32
     layers: Mapping[int, nn.Module] = field(default_factory=dict)
     forward_network: Callable[[Tensor], Tensor] | None = None
-    float32_network: nn.Module | None = None
+    float32_network: Callable[[Tensor], Tensor] | None = None
     forwards: int = field(default=0, init=False)
     backwards: int = field(default=0, init=False)
     notes: Counter[str] = field(default_factory=Counter, init=False)
@@ -179,7 +179,7 @@ class Evaluator:
     def _logits(self, inputs: Tensor, *, in_float32: bool = False) -> Tensor:
         def forward(part: Tensor) -> tuple[Tensor, ...]:
             if in_float32 and self.precision is not Precision.fp32:
-                with torch.inference_mode():
+                with torch.inference_mode(), forbid_rounding():
                     return ((self.float32_network or self.network)(part).to(part.dtype),)
             if self.forward_network:
                 return (self.forward_network(part).to(part.dtype),)

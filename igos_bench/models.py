@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import timm
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from .config import ModelConfig, Precision
 from .errors import UserError
@@ -46,7 +47,6 @@ class Classifier:
             oneDNN's calls; see `fast`. Where nothing of that could be done it is `network`, in channels_last.
             Its gradients agree as far as float32 allows: an activation that rounding moves over the kink of a ReLU
             changes either network's gradient by some 1e-3 of its norm, seen from float64.
-        float32_network: the same in float32, where `fast_network` is made for bf16 on a CPU; else `fast_network`.
         folded: whether `fast_network` is another network than `network`.
         weights_sha256: of the values; see `hash_weights`.
         layers: method -> resolution -> name of the module, inside the body, whose output has that height and width, as
@@ -55,18 +55,34 @@ class Classifier:
             resolution first.
         weights_file: where the weights came from; None for random ones.
         weights_file_sha256: of that file's bytes.
+        precision: what `fast_network` is made for.
     """
 
     name: str
     network: Normalised
     fast_network: Normalised
-    float32_network: Normalised
     folded: bool
     weights_sha256: str
     layers: Mapping[str, Mapping[int, str]]
     last_relus: Mapping[int, str]
     weights_file: str | None = None
     weights_file_sha256: str | None = None
+    precision: Precision = Precision.fp32
+
+    @cached_property
+    def float32_network(self) -> Normalised:
+        """`fast_network` in float32: another one where that is made for bf16, made when it is asked for first.
+
+        On a CPU alone: elsewhere the weights are float32 in either, which autocast rounds in each call.
+        """
+        device = self.network.mean.device
+        is_rounded = self.precision is Precision.bf16 and device.type == "cpu" and self.fast_network is not self.network
+        return speed_up(self.network, device)[0] if is_rounded else self.fast_network
+
+    def in_float32(self, images: Tensor) -> Tensor:
+        """Logits by `float32_network`."""
+        logits: Tensor = self.float32_network(images)
+        return logits
 
     def module(self, layer: str) -> nn.Module:
         """The module of that name in `network`, to be hooked; names are those of `layers` and `last_relus`."""
@@ -114,20 +130,17 @@ def load_classifier(
     relus = last_relus(calls)
     named = {name for layers in (relus, *config.layers.values()) for name in layers.values()}
     fast_network, folded = speed_up(network, device, precision, named)
-    # Elsewhere the weights of the one for bf16 are float32 still, which autocast rounds in each call.
-    is_rounded = precision is Precision.bf16 and device.type == "cpu" and fast_network is not network
-    float32_network = speed_up(network, device)[0] if is_rounded else fast_network
     return Classifier(
         name=config.name,
         network=network.to(device),
         fast_network=fast_network,
-        float32_network=float32_network,
         folded=folded,
         weights_sha256=hash_weights(body),
         layers={method: dict(layers) for method, layers in config.layers.items()},
         last_relus=relus,
         weights_file=str(file) if file else None,
         weights_file_sha256=file_sha256,
+        precision=precision,
     )
 
 

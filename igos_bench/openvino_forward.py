@@ -1,4 +1,4 @@
-"""Forward passes by OpenVINO on a CPU: RISE, line searches and the metric, which need no gradient, are most passes.
+"""Forward passes by OpenVINO on a CPU: RISE, line searches in fp32 and the metric need no gradient: most passes.
 
 It compiles the network as a whole, oneDNN's kernels in oneDNN's own layouts, which torch has no gradients in. In bf16
 what `leading` names keeps float32 as far as OpenVINO does that; an operation's inputs may be rounded for a kernel.
@@ -145,7 +145,8 @@ def _leading_in_float32(model: Model) -> Model:
         if operation.get_type_name() in ("Convolution", "GroupConvolution")
     }
     precise: set[str] = set()
-    found = leading(multiplications)
+    kept = leading(multiplications)
+    found = list(kept)
     while found:
         name = found.pop()
         if name not in precise:
@@ -156,8 +157,11 @@ def _leading_in_float32(model: Model) -> Model:
         path = Path(folder, "network.xml")
         serialize(model, path, path.with_suffix(".bin"))
         tree = ET.parse(path)
-        for layer in tree.iterfind("layers/layer"):
-            if layer.get("name") in precise and layer.get("type") != "Const":
+        layers = [layer for layer in tree.iterfind("layers/layer") if layer.get("name") in precise]
+        if not set(kept) <= {layer.get("name") for layer in layers}:
+            raise RuntimeError("its file has other names, by which the first convolutions would be kept in float32")
+        for layer in layers:
+            if layer.get("type") != "Const":
                 marks = layer.find("rt_info")
                 if marks is None:
                     marks = ET.Element("rt_info")

@@ -18,8 +18,24 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 @contextmanager
 def allow_tf32(precision: Precision) -> Iterator[None]:
     """What forward and backward pass run under: torch's own switches, which hold for everything else on the device."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    allowed = (True, True) if precision is Precision.tf32 else before
+    with _switched((True, True) if precision is Precision.tf32 else _switches()):
+        yield
+
+
+@contextmanager
+def forbid_rounding() -> Iterator[None]:
+    """What a forward pass runs under that is to be float32 in every precision; outside of any autocast."""
+    with _switched((False, False)):
+        yield
+
+
+def _switches() -> tuple[bool, bool]:
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+@contextmanager
+def _switched(allowed: tuple[bool, bool]) -> Iterator[None]:
+    before = _switches()
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = allowed
     try:
         yield

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .cells import Cell
-from .config import INPUT_SIZE, RunConfig
+from .config import INPUT_SIZE, Precision, RunConfig
 from .errors import UserError
 from .kept import keep, recall
 
@@ -149,7 +149,9 @@ def calibrated_speed(cells: Sequence[Cell]) -> Speed | None:
         forward = spent["score_seconds"] / scoring(_points_of(cell)).alone
         forwards.append(forward)
         both, gradients = (float(cell.rows[key].mean()) for key in ("forwards", "backwards"))
-        if gradients >= 10 and spent["explain_seconds"] > 0:
+        # I-GOS's search is in float32 whatever the precision, which the rows' forward passes do not tell apart.
+        is_mixed = cell.method == "igos" and cell.settings["precision"] != Precision.fp32.value
+        if gradients >= 10 and spent["explain_seconds"] > 0 and not is_mixed:
             ratios.append((spent["explain_seconds"] / forward - (both - gradients)) / gradients)
     if not forwards:
         return None

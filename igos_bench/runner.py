@@ -79,7 +79,7 @@ def execute(
             provenance["batch_size"],
             run.config.precision,
             run.classifier.layers_for(run.method.name),
-            float32_network=run.classifier.float32_network,
+            float32_network=run.classifier.in_float32,
         )
         chunks = [images[start : start + size] for start in range(0, len(images), size)]
         share = Share(directory, leases, chunks, run.shard, report, tell)

@@ -102,7 +102,7 @@ def evaluator(run: Run, method: str, micro_batch: int, forward: OpenVINOForward 
     classifier, precision = run.classifier, run.config.precision
     layers = classifier.layers_for(method)
     networks = (classifier.network, classifier.fast_network)
-    return ClockedEvaluator(*networks, micro_batch, precision, layers, forward, classifier.float32_network)
+    return ClockedEvaluator(*networks, micro_batch, precision, layers, forward, classifier.in_float32)
 
 
 def by_openvino(run: Run) -> OpenVINOForward | None:

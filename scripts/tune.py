@@ -90,7 +90,7 @@ def score_grid(run: Run, factors: list[float]) -> pd.DataFrame:
         run.classifier.network,
         run.classifier.fast_network,
         precision=config.precision,
-        float32_network=run.classifier.float32_network,
+        float32_network=run.classifier.in_float32,
     )
     targets = evaluate.logits(images).argmax(1)
     tuned: Any = run.method  # Igos or Mask: main looked for its lambdas

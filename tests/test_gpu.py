@@ -240,6 +240,8 @@ def test_tf32_is_for_the_network_alone(precision: Precision, device: torch.devic
     evaluate.probability(lambda rows: network.look() or images, targets)
     inside = (precision is Precision.tf32,) * 2
     assert network.seen == [inside] * 4 + [(False, False), inside]
+    evaluate.probability(images, targets, in_float32=True)
+    assert network.seen[-1] == (False, False)
     with pytest.raises(RuntimeError, match="channels"):
         evaluate.logits(images[:, :1])
     assert switches() == (False, False)

@@ -17,7 +17,7 @@ ANGLES = np.radians([quarter + turn for quarter in (0, 90, 180, 270) for turn in
 FAR = 1.4 * np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
 FARTHEST = 10
 ROOM = 8.0  # more of it makes no number clearer
-ATTEMPTS = 8  # at orders in which the points choose
+ATTEMPTS = 7  # at other orders in which the points choose
 
 
 class Spot(NamedTuple):
@@ -50,12 +50,16 @@ def spots(
         box: Lower left and upper right corner, (2, 2), beyond which none may be.
     """
     order = list(range(len(points)))
+    best, fewest = _in_turn(order, points, sizes, ink, texts, box)
+    failed = fewest
     for _ in range(ATTEMPTS):
-        found, failed = _in_turn(order, points, sizes, ink, texts, box)
-        if not failed:
+        if not fewest:
             break
         order = failed + [i for i in order if i not in failed]  # who finds no room chooses before the others
-    return [found[i] for i in range(len(points))]
+        found, failed = _in_turn(order, points, sizes, ink, texts, box)
+        if len(failed) < len(fewest):
+            best, fewest = found, failed
+    return [best[i] for i in range(len(points))]
 
 
 def _in_turn(
