@@ -77,7 +77,8 @@ class Classifier:
         """
         device = self.network.mean.device
         is_rounded = self.precision is Precision.bf16 and device.type == "cpu" and self.fast_network is not self.network
-        return speed_up(self.network, device)[0] if is_rounded else self.fast_network
+        with torch.inference_mode(False):  # a pass without a gradient asks first, and its gradient is checked
+            return speed_up(self.network, device)[0] if is_rounded else self.fast_network
 
     def in_float32(self, images: Tensor) -> Tensor:
         """Logits by `float32_network`."""

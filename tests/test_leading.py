@@ -64,10 +64,13 @@ def test_logits_move_less(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_beside_bfloat16_there_is_float32() -> None:
     """For what is compared, see `Evaluator.probability`; in fp32 it is the one fast network."""
     run = prepare(compose_config(["method=igos", "resolution=28", "data.limit=3", "precision=bf16"]))
-    network, fast, exact = run.classifier.network, run.classifier.fast_network, run.classifier.float32_network
+    network, fast = run.classifier.network, run.classifier.fast_network
     images = half_deleted(run)
     wanted = network(images)
     scale = wanted.abs().max()
+    with torch.inference_mode():  # as the evaluator asks first
+        assert (run.classifier.in_float32(images) - wanted).abs().max() < 1e-4 * scale
+    exact = run.classifier.float32_network
     assert (exact(images) - wanted).abs().max() < 1e-4 * scale and exact is not network, "fast, and not rounded"
     found = Evaluator(network, fast, 4, Precision.bf16).logits(images)
     assert (found - wanted).abs().max() > 1e-3 * scale
