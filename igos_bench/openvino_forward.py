@@ -1,7 +1,8 @@
 """Forward passes by OpenVINO on a CPU: RISE, line searches in fp32 and the metric need no gradient: most passes.
 
 It compiles the network as a whole, oneDNN's kernels in oneDNN's own layouts, which torch has no gradients in. In bf16
-what `leading` names keeps float32 as far as OpenVINO does that; an operation's inputs may be rounded for a kernel.
+what `leading` names is marked to stay float32, which OpenVINO does in part: of EfficientNet-Lite0's three convolutions
+the depthwise one alone runs so, the kernels of the others in bf16.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def _compiled(network: Normalised, precision: Precision) -> CompiledModel:
 
     model = _converted(network)
     if precision is Precision.bf16:
-        model = _leading_in_float32(model)
+        model = _leading_marked_precise(model)
     settings = {
         HINT: HINTS[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -131,8 +132,8 @@ def _converted(network: Normalised) -> Model:
     return model
 
 
-def _leading_in_float32(model: Model) -> Model:
-    """The same, with its first convolutions and all before them marked as `precise`, which in bf16 stay in float32.
+def _leading_marked_precise(model: Model) -> Model:
+    """The same, with its first convolutions and all before them marked as `precise`, as far as that is obeyed.
 
     The mark is of OpenVINO's file format (openvinotoolkit/openvino#20625, obeyed since #21440); its Python has none.
     """
@@ -159,7 +160,7 @@ def _leading_in_float32(model: Model) -> Model:
         tree = ET.parse(path)
         layers = [layer for layer in tree.iterfind("layers/layer") if layer.get("name") in precise]
         if not set(kept) <= {layer.get("name") for layer in layers}:
-            raise RuntimeError("its file has other names, by which the first convolutions would be kept in float32")
+            raise RuntimeError("its file has other names, by which the first convolutions would be marked")
         for layer in layers:
             if layer.get("type") != "Const":
                 marks = layer.find("rt_info")
