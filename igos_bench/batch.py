@@ -24,7 +24,7 @@ from .prepare import Run
 def explain_and_score(
     run: Run,
     evaluate: Evaluator,
-    good: list[tuple[ImageSource, Tensor]],
+    good: list[tuple[ImageSource, Baselines]],
     rows: dict[str, Row],
     stored: dict[str, np.ndarray] | None,
 ) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def explain_and_score(
     Args:
         run: What runs.
         evaluate: The way to the network.
-        good: The images that were decoded, (3,H,W) each.
+        good: The images that were decoded, and their baselines.
         rows: Of these images by id, begun; filled in here, with what went wrong or with status ok.
         stored: Maps that are there already, as `RunDirectory.read_maps` returns them; None to explain.
 
@@ -67,15 +67,13 @@ def _reason(error: Exception) -> str:
 def _batch(
     run: Run,
     evaluate: Evaluator,
-    good: list[tuple[ImageSource, Tensor]],
+    good: list[tuple[ImageSource, Baselines]],
     rows: dict[str, Row],
     stored: dict[str, np.ndarray] | None,
 ) -> list[dict[str, Any]]:
     config, method = run.config, run.method
-    images = torch.stack([image for _, image in good]).to(run.device)
-    baselines = Baselines(images)
-    for baseline in (run.protocol.deletion_baseline, run.protocol.insertion_baseline):
-        baselines[baseline]  # before the clock runs: that a method may share it does not make it the method's
+    baselines = Baselines.joined([image for _, image in good], run.device)
+    images = baselines.images
     logits = evaluate.logits(images)
     targets = logits.argmax(1)
     before = (evaluate.forwards, evaluate.backwards)

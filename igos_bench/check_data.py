@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import torch
@@ -13,7 +14,7 @@ from .config import RunConfig
 from .data import Manifest, read_manifest, warn_of_others
 from .errors import say, tell
 from .evaluate import Evaluator
-from .images import stream
+from .images import read_image, stream
 from .models import load_classifier
 from .prepare import choose_device
 
@@ -44,13 +45,8 @@ def _decode_and_recognise(config: RunConfig, manifest: Manifest) -> list[str]:
     device = choose_device(config.device, config.precision)
     sample = list(islice(manifest.images, IMAGES))  # of the seeded order, so a random sample
     good, labels, failed = [], [], []
-    for source, image in stream(
-        sample,
-        preprocessing=config.preprocessing,
-        max_pixels=config.data.max_pixels,
-        workers=config.data.workers,
-        ahead=8,
-    ):
+    read = partial(read_image, preprocessing=config.preprocessing, max_pixels=config.data.max_pixels)
+    for source, image in stream(sample, read, workers=config.data.workers, ahead=8):
         if isinstance(image, Tensor):
             good.append(image)
             labels.append(source.label)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from .batch import explain_and_score
 from .clock import peak_memory_mb
@@ -15,9 +14,10 @@ from .errors import ImageError
 from .evaluate import Evaluator
 from .formats import Row, by_id
 from .lease import Lease
+from .perturb import Baselines
 from .prepare import Run
 
-Decoded = tuple[ImageSource, Tensor | ImageError]
+Decoded = tuple[ImageSource, Baselines | ImageError]
 
 
 def compute(
@@ -97,7 +97,7 @@ def _try(
     lease.check()
     index = int(lease.name)
     rows: dict[str, Row] = {}
-    good: list[tuple[ImageSource, Tensor]] = []
+    good: list[tuple[ImageSource, Baselines]] = []
     for source, image in decoded:
         rows[source.image_id] = {"image_id": source.image_id, "label": source.label, "status": "failed"}
         if isinstance(image, ImageError):

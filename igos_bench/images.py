@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from .source import ImageSource, open_regular
 
 # Not every format that Pillow knows: a file named .jpg must not reach a PostScript interpreter.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+Found = TypeVar("Found")
 
 # Pillow's own limit is one for the whole process, and first warns; `decode` checks `data.max_pixels` instead.
 Image.MAX_IMAGE_PIXELS = None
@@ -89,9 +91,9 @@ def preprocess(pixels: NDArray[np.uint8], preprocessing: Preprocessing, size: in
 
 
 def stream(
-    images: Iterable[ImageSource], *, preprocessing: Preprocessing, max_pixels: int, workers: int, ahead: int
-) -> Iterator[tuple[ImageSource, Tensor | ImageError]]:
-    """Decode and preprocess images in the background and yield them in their order.
+    images: Iterable[ImageSource], read: Callable[[ImageSource], Found], *, workers: int, ahead: int
+) -> Iterator[tuple[ImageSource, Found]]:
+    """Read images in the background and yield them in their order.
 
     In threads: Pillow and torch release the interpreter's lock, and there are no worker processes that could be killed.
     Each keeps to one core: by itself torch starts as many threads of its own in each of them as there are cores, which
@@ -100,34 +102,33 @@ def stream(
 
     Args:
         images: What to read; taken one by one.
-        preprocessing: See `preprocess`.
-        max_pixels: See `decode`.
+        read: What is done in the threads, `read_image` for one; raises nothing.
         workers: Threads; 0 counts as 1.
-        ahead: At most this many images are decoded, or being decoded, beyond the one last yielded.
+        ahead: At most this many images are read, or being read, beyond the one last yielded.
 
     Yields:
-        The source, and its image, float32 (3, 224, 224) in [0, 1], or why there is none.
+        The source, and what was read of it.
 
     Raises:
         UserError: The system starts no more threads.
     """
     remaining = iter(images)
-    waiting: deque[tuple[ImageSource, Future[Tensor | ImageError]]] = deque()
+    waiting: deque[tuple[ImageSource, Future[Found]]] = deque()
     pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode", initializer=_keep_to_one_core)
     try:
         while True:
             while len(waiting) <= ahead and (source := next(remaining, None)) is not None:
                 try:
-                    waiting.append((source, pool.submit(_read, source, preprocessing, max_pixels)))
-                except RuntimeError as error:  # of Thread.start; images that cannot be read raise nothing here
+                    waiting.append((source, pool.submit(read, source)))
+                except RuntimeError as error:  # of Thread.start; `read` raises nothing here
                     raise UserError(
                         f"no thread to decode images in ({error}): too little memory or too many processes; "
                         "set data.workers=1, or raise `ulimit -u` and `ulimit -v`"
                     ) from error
             if not waiting:
                 return
-            source, image = waiting.popleft()
-            yield source, image.result()
+            source, found = waiting.popleft()
+            yield source, found.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -150,7 +151,8 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"))
 
 
-def _read(source: ImageSource, preprocessing: Preprocessing, max_pixels: int) -> Tensor | ImageError:
+def read_image(source: ImageSource, preprocessing: Preprocessing, max_pixels: int) -> Tensor | ImageError:
+    """`decode` and `preprocess`: float32 (3, 224, 224) in [0, 1], or why there is no image."""
     try:
         with source.open() as file:
             return preprocess(decode(file, max_pixels=max_pixels), preprocessing)

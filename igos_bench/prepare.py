@@ -15,14 +15,15 @@ from .batch_size import check_batch_size, choose_batch_size
 from .config import Device, Forward, Precision, RunConfig, plain
 from .configured import check_numbers, check_resolution, configured_method
 from .data import ImageSource, Manifest, Read, read_manifest
-from .errors import ImageError, UserError
+from .errors import ImageError, UserError, first_line
 from .foreign import MapFolder, check_maps
-from .images import stream
+from .images import read_image, stream
 from .memory import keep_freed_memory
 from .methods import Method
 from .metrics import Protocol
 from .models import Classifier, Normalised, load_classifier
 from .openvino_forward import OpenVINOForward
+from .perturb import Baseline, Baselines
 from .results import RunDirectory, check_folder_name, short_key
 from .shard import Place, Shard, asked_or_auto, find_shard, own_place, task_threads
 
@@ -113,17 +114,27 @@ class Run:
             raise UserError(f"evaluate.forward=openvino is of the CPU alone, and the device is {self.device.type}")
         return _compiled(self.classifier.network, self.config.precision)
 
+    @property
+    def baselines(self) -> set[Baseline]:
+        """Those that method and protocol ask for."""
+        of_method = set() if isinstance(self.method, MapFolder) else {self.method.baseline}
+        return {self.protocol.deletion_baseline, self.protocol.insertion_baseline, *of_method}
+
+    def read(self, source: ImageSource) -> Baselines | ImageError:
+        """An image (1,3,224,224) as this run sees it, on the CPU, and its baselines."""
+        image = read_image(source, self.config.preprocessing, self.config.data.max_pixels)
+        if isinstance(image, ImageError):
+            return image
+        try:
+            return Baselines(image[None], self.baselines)
+        except (MemoryError, RuntimeError) as error:  # torch's allocator raises a plain RuntimeError
+            return ImageError(f"its baseline cannot be made: {first_line(error)}")
+
     def decode(
         self, images: Iterable[ImageSource], *, ahead: int
-    ) -> Iterator[tuple[ImageSource, torch.Tensor | ImageError]]:
-        """Images as this run sees them, `ahead` of them decoded before they are asked for; see `images.stream`."""
-        return stream(
-            images,
-            preprocessing=self.config.preprocessing,
-            max_pixels=self.config.data.max_pixels,
-            workers=self.config.data.workers,
-            ahead=ahead,
-        )
+    ) -> Iterator[tuple[ImageSource, Baselines | ImageError]]:
+        """Read images in the background, `ahead` of them before they are asked for; see `images.stream`."""
+        return stream(images, self.read, workers=self.config.data.workers, ahead=ahead)
 
 
 def prepare(config: RunConfig, read: Read = read_manifest, config_dir: str | None = None) -> Run:

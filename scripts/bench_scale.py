@@ -9,11 +9,10 @@ instead of 200: what grows with passes, making their inputs among it, is for `be
 seconds     wall time an image, start to end of the run
 network     of these inside the network: forward passes, and the backward ones
 outside     everything else, which is
-  waiting   for images to be decoded; `decoding` is the threads' own time, beside the rest
-  baseline  blurring, which methods and metric share
-  harness   what is left: reading, ranking, perturbing, rows, files
-seconds_decoded, network_decoded, outside_decoded
-            the same where images come decoded, a few of them again and again: what decodes takes cores away from all
+  waiting   for images to be read; `reading` is the threads' own time, beside the rest: decoding, resizing, blurring
+  harness   what is left: ranking, perturbing, rows, files
+seconds_read, network_read, outside_read
+            the same where images have been read, a few of them again and again: what reads takes cores away from all
             that goes on beside it, so that this is what the harness costs by itself
 peak        memory of that process, from its start
 
@@ -44,12 +43,10 @@ from bench_report import tell_and_write
 from options import read_options
 from PIL import Image
 
-from igos_bench import images
 from igos_bench.clock import peak_memory_mb
 from igos_bench.errors import UserError
 from igos_bench.network import Normalised
 from igos_bench.overrides import compose_config
-from igos_bench.perturb import Baseline
 from igos_bench.prepare import Run, prepare
 from igos_bench.runner import execute
 
@@ -59,7 +56,7 @@ WORDS = [
     *("method=grad_cam", "resolution=7", "protocol.n_steps=1"),
 ]
 WARM_UP = 20  # images of a run before the one that counts: first calls take longer
-DECODED = 20  # images that are there again and again where none is to be decoded
+READ = 20  # images that are there again and again where none is to be read
 
 
 @dataclass
@@ -98,19 +95,19 @@ def write_images(root: Path, count: int) -> None:
 
 
 def measure_alone(root: Path, results: Path, count: int) -> dict[str, Any]:
-    """`measure` in a new process, after a warm-up there, and then once more with images that come decoded."""
+    """`measure` in a new process, after a warm-up there, and then once more with images that have been read."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         process.submit(measure, root, results / "warm-up", min(WARM_UP, count)).result()
         row = process.submit(measure, root, results / "run", count).result()
-        decoded = process.submit(measure, root, results / "decoded", count, decoded=True).result()
-        return row | {f"{part}_decoded_ms": decoded[f"{part}_ms"] for part in ("seconds", "network", "outside")}
+        again = process.submit(measure, root, results / "read", count, read=True).result()
+        return row | {f"{part}_read_ms": again[f"{part}_ms"] for part in ("seconds", "network", "outside")}
 
 
-def measure(root: Path, results: Path, count: int, *, decoded: bool = False) -> dict[str, Any]:
-    """One run of so many images, which with `decoded` come decoded; milliseconds an image."""
+def measure(root: Path, results: Path, count: int, *, read: bool = False) -> dict[str, Any]:
+    """One run of so many images, which with `read` have been read before; milliseconds an image."""
     words = [f"data.root={root}", f"data.limit={count}", f"results_dir={results}"]
     run = prepare(compose_config([*WORDS, *words]))
-    with decoded_before(run) if decoded else nullcontext(), stopwatches() as spent:
+    with read_before(run) if read else nullcontext(), stopwatches() as spent:
         started = time.perf_counter()
         outcome = execute(run, lambda _count, _rows: None)
         seconds = time.perf_counter() - started
@@ -118,15 +115,14 @@ def measure(root: Path, results: Path, count: int, *, decoded: bool = False) -> 
     if done != count:
         raise UserError(f"{count - done} of {count} images failed: see {outcome.records}")
     waiting = pd.read_csv(outcome.directory / "timing.csv")["decode_seconds"].sum()
-    network, baseline = spent["network"], spent["baseline"]
+    network = spent["network"]
     parts = {
         "seconds": seconds,
         "network": network,
         "outside": seconds - network,
         "waiting": waiting,
-        "baseline": baseline,
-        "harness": seconds - network - waiting - baseline,
-        "decoding": spent["decoding"],
+        "harness": seconds - network - waiting,
+        "reading": spent["reading"],
     }
     row: dict[str, Any] = {"images": count}
     row |= {f"{name}_ms": 1000 * part / count for name, part in parts.items()}
@@ -134,34 +130,36 @@ def measure(root: Path, results: Path, count: int, *, decoded: bool = False) -> 
 
 
 @contextmanager
-def decoded_before(run: Run) -> Iterator[None]:
+def read_before(run: Run) -> Iterator[None]:
     """Have a few images in the place of all."""
-    read = images._read
-    sources = run.manifest.take(DECODED)
-    there = [read(source, run.config.preprocessing, run.config.data.max_pixels) for source in sources]
-    again = cycle(there)
-    images._read = lambda *_: next(again)
+    again = cycle([run.read(source) for source in run.manifest.take(READ)])
+    with replaced(Run, "read", lambda *_: next(again)):
+        yield
+
+
+@contextmanager
+def replaced(owner: Any, name: str, by: Any) -> Iterator[None]:
+    """Have something else in the place of an attribute."""
+    before = vars(owner)[name]
+    setattr(owner, name, by)
     try:
         yield
     finally:
-        images._read = read
+        setattr(owner, name, before)
 
 
 @contextmanager
 def stopwatches() -> Iterator[dict[str, float]]:
-    """Time what goes into the network, both ways, into baselines, and into decoding in the threads."""
+    """Time what goes into the network, both ways, and into reading in the threads."""
     spent: dict[str, float] = defaultdict(float)
     places: list[tuple[Any, str, str]] = [
         (Normalised, "forward", "network"),
         (torch.autograd, "grad", "network"),
-        (Baseline, "__call__", "baseline"),
-        (images, "_read", "decoding"),
+        (Run, "read", "reading"),
     ]
     with ExitStack() as stack:
         for owner, name, part in places:
-            before = vars(owner)[name]
-            stack.callback(setattr, owner, name, before)
-            setattr(owner, name, _timed(before, spent, part))
+            stack.enter_context(replaced(owner, name, _timed(vars(owner)[name], spent, part)))
         yield spent
 
 

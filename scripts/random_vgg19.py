@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from igos_bench.config import DataConfig, Preprocessing
 from igos_bench.data import read_manifest
-from igos_bench.images import stream
+from igos_bench.images import read_image
 from igos_bench.network import Normalised
 from igos_bench.perturb import IMAGENET_MEAN, IMAGENET_STD
 
@@ -30,8 +30,8 @@ def write_vgg19(path: Path, seed: int = 0) -> None:
         body = torchvision.models.vgg19(weights=None)
     network = Normalised(body, IMAGENET_MEAN, IMAGENET_STD).eval().requires_grad_(False)
     sources = read_manifest(DataConfig(limit=PHOTOGRAPHS)).take(PHOTOGRAPHS)
-    decoded = stream(sources, preprocessing=Preprocessing.plain, max_pixels=10**8, workers=1, ahead=PHOTOGRAPHS)
-    images = torch.stack([image for _, image in decoded if isinstance(image, Tensor)])
+    decoded = [read_image(source, Preprocessing.plain, max_pixels=10**8) for source in sources]
+    images = torch.stack([image for image in decoded if isinstance(image, Tensor)])
     standardised(network, images)
     head = body.classifier[-1]
     assert isinstance(head, nn.Linear)

@@ -15,11 +15,12 @@ from torch import Tensor
 from igos_bench.batch import generator
 from igos_bench.cells import Cell, find_cells
 from igos_bench.config import RunConfig, plain
-from igos_bench.errors import UserError
+from igos_bench.errors import ImageError, UserError
 from igos_bench.evaluate import Evaluator
 from igos_bench.formats import read_json
 from igos_bench.metrics import Protocol, deletion_insertion, rank
 from igos_bench.overrides import compose_config
+from igos_bench.perturb import Baselines
 from igos_bench.prepare import Run, prepare
 from igos_bench.results import RunDirectory
 
@@ -122,12 +123,13 @@ def score_again(cell: Cell, protocol: Protocol, image_ids: Sequence[str], *, tie
             maps = [without_ties(one, draw) for one, draw in zip(maps, draws, strict=True)]
         images = []
         for source, image in run.decode([sources[one["image_id"]] for one in chunk], ahead=len(chunk)):
-            if not isinstance(image, Tensor):
+            if isinstance(image, ImageError):
                 raise UserError(f"{source.image_id} could be read when it was explained, and cannot now: {image}")
             images.append(image)
         targets = torch.tensor([int(one["row"]["target"]) for one in chunk]).to(run.device)
-        stacked, saliency_maps = torch.stack(images).to(run.device), torch.stack(maps).to(run.device)
-        curves = deletion_insertion(evaluate, protocol, stacked, targets, saliency_maps)
+        baselines = Baselines.joined(images, run.device)
+        saliency_maps = torch.stack(maps).to(run.device)
+        curves = deletion_insertion(evaluate, protocol, baselines.images, targets, saliency_maps, baselines)
         for one, deletion, insertion in zip(chunk, curves.deletion_auc, curves.insertion_auc, strict=True):
             areas[one["image_id"]] = (deletion, insertion)
     return np.array([areas[image_id] for image_id in image_ids]).T

@@ -24,9 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from options import read_options
-from torch import Tensor
 
 from igos_bench.batch import generator
 from igos_bench.config import DataConfig
@@ -35,6 +33,7 @@ from igos_bench.errors import UserError
 from igos_bench.evaluate import Evaluator
 from igos_bench.metrics import deletion_insertion
 from igos_bench.overrides import compose_config
+from igos_bench.perturb import Baselines
 from igos_bench.prepare import Run, prepare
 
 KEY = ["model", "method", "resolution"]
@@ -82,10 +81,11 @@ def main() -> int:
 def score_grid(run: Run, factors: list[float]) -> pd.DataFrame:
     """A row an image and point of the grid."""
     config = run.config
-    good = [(source, image) for source, image in run.decode(run.images, ahead=4) if isinstance(image, Tensor)]
+    good = [(source, image) for source, image in run.decode(run.images, ahead=4) if isinstance(image, Baselines)]
     if not good:
         raise UserError(f"none of the {len(run.images)} images decodes: look at them with igos-bench check-data")
-    images = torch.stack([image for _, image in good]).to(run.device)
+    baselines = Baselines.joined([image for _, image in good], run.device)
+    images = baselines.images
     evaluate = Evaluator(
         run.classifier.network,
         run.classifier.fast_network,
@@ -94,18 +94,17 @@ def score_grid(run: Run, factors: list[float]) -> pd.DataFrame:
     )
     targets = evaluate.logits(images).argmax(1)
     tuned: Any = run.method  # Igos or Mask: main looked for its lambdas
-    baselines = tuned.baseline(images)
     l1, l2 = tuned.lambdas[config.resolution]
     rows: list[dict[str, Any]] = []
     for first, second in product(factors, factors):
         pair = (l1 * first, l2 * second)
         method = replace(tuned, lambdas={config.resolution: pair})
         maps = method(
-            evaluate, images, targets, baselines=baselines, resolution=config.resolution,
+            evaluate, images, targets, baselines=baselines[tuned.baseline], resolution=config.resolution,
             generators=[generator(config.seed, method.name, source.image_id) for source, _ in good],
             run_generator=generator(config.seed, method.name),
         )  # fmt: skip
-        curves = deletion_insertion(evaluate, run.protocol, images, targets, maps)
+        curves = deletion_insertion(evaluate, run.protocol, images, targets, maps, baselines)
         for (source, _), deletion, insertion in zip(good, curves.deletion_auc, curves.insertion_auc, strict=True):
             key = {"model": run.classifier.name, "method": method.name, "resolution": config.resolution}
             areas = {"deletion_auc": float(deletion), "insertion_auc": float(insertion)}

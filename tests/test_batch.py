@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,7 @@ from igos_bench.cells import read_cells
 from igos_bench.formats import Row
 from igos_bench.onednn import FusedConvolution
 from igos_bench.overrides import compose_config
+from igos_bench.perturb import Baseline
 from igos_bench.prepare import Run, prepare
 from igos_bench.runner import execute
 from igos_bench.table import make_table
@@ -170,6 +172,36 @@ def test_an_image_whose_noise_does_not_fit_fails_alone(
     for name in ("dark.png", "middle.png"):
         for key in ("deletion_auc", "insertion_auc"):
             assert rows[name][key] == pytest.approx(whole[name][key], abs=tolerance)
+
+
+def test_baselines_are_made_beside_the_network(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, blur = [], Baseline.__call__
+
+    def noted(self: Baseline, images: Tensor) -> Tensor:
+        made.append((threading.current_thread().name.partition("_")[0], self, len(images)))
+        return blur(self, images)
+
+    monkeypatch.setattr(Baseline, "__call__", noted)
+    other = "{kind: blur, kernel_size: 5, sigma: 2.0}"
+    assert all(row["status"] == "ok" for row in bench.explain("igos", f"method.baseline={other}").values())
+    assert sorted(made, key=str) == sorted(
+        3 * [("decode", Baseline("blur", 5, 2.0), 1), ("decode", Baseline(), 1)], key=str
+    )
+
+
+def test_an_image_whose_baseline_does_not_fit_fails_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bench.explain("grad_cam", f"results_dir={bench.folder / 'whole'}")
+    blur = Baseline.__call__
+
+    def scarce(self: Baseline, images: Tensor) -> Tensor:
+        return images.new_zeros(2**55) if images.mean() > 0.8 else blur(self, images)
+
+    monkeypatch.setattr(Baseline, "__call__", scarce)
+    rows = bench.explain("grad_cam")
+    assert has_no_number(rows["bright.png"])
+    assert rows["bright.png"]["error"].startswith("its baseline cannot be made: [enforce fail")
+    for name in ("dark.png", "middle.png"):
+        assert rows[name]["deletion_auc"] == pytest.approx(whole[name]["deletion_auc"], abs=1e-4)
 
 
 # Bad numbers of the network

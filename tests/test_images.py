@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from igos_bench.config import Preprocessing
 from igos_bench.errors import ImageError
-from igos_bench.images import decode, preprocess, stream
+from igos_bench.images import decode, preprocess, read_image, stream
 from igos_bench.source import ImageSource
 
 RED, GREEN, BLUE, WHITE, BLACK = [255, 0, 0], [0, 255, 0], [0, 0, 255], [255] * 3, [0] * 3
@@ -285,7 +286,8 @@ def test_right_size_is_left_alone(preprocessing: Preprocessing) -> None:
 def read(
     images: Iterator[ImageSource] | list[ImageSource], *, workers: int = 2, ahead: int = 4
 ) -> Iterator[tuple[ImageSource, Tensor | ImageError]]:
-    return stream(images, preprocessing=Preprocessing.plain, max_pixels=10**6, workers=workers, ahead=ahead)
+    one = partial(read_image, preprocessing=Preprocessing.plain, max_pixels=10**6)
+    return stream(images, one, workers=workers, ahead=ahead)
 
 
 def flat(folder: Path, count: int) -> list[ImageSource]:

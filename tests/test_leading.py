@@ -15,7 +15,7 @@ from igos_bench.leading import leading_convolutions
 from igos_bench.models import load_classifier
 from igos_bench.network import Normalised
 from igos_bench.overrides import compose_config
-from igos_bench.perturb import Baseline
+from igos_bench.perturb import Baseline, Baselines
 from igos_bench.prepare import Run, prepare
 
 
@@ -36,7 +36,8 @@ def test_the_first_few_that_cost_little() -> None:
 
 def half_deleted(run: Run) -> Tensor:
     """The sample's photographs as the metric sees them."""
-    images = torch.stack([image for _, image in run.decode(run.images, ahead=4) if isinstance(image, Tensor)])
+    decoded = [image for _, image in run.decode(run.images, ahead=4) if isinstance(image, Baselines)]
+    images = Baselines.joined(decoded, run.device).images
     half = torch.rand(len(images), 1, 7, 7, generator=torch.Generator().manual_seed(0)).round()
     return torch.lerp(Baseline()(images), images, F.interpolate(half, images.shape[-1]))
 

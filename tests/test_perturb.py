@@ -8,7 +8,7 @@ import torch
 from toys import toy_image
 
 from igos_bench.errors import UserError
-from igos_bench.perturb import LARGEST_KERNEL, Baseline, blend, upsample, upsample_adjoint
+from igos_bench.perturb import LARGEST_KERNEL, Baseline, Baselines, blend, upsample, upsample_adjoint
 
 
 @pytest.mark.parametrize("r", [1, 8, 14, 64])
@@ -21,13 +21,25 @@ def test_adjoint(r: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "taps", "sigma"), [(64, 51, 50.0), (65, 127, 9.0), (61, 7, 2.0), (9, 5, 1.0), (3, 3, 1.0)]
+    ("size", "taps", "sigma"),
+    [(224, 51, 50.0), (130, 51, 50.0), (113, 5, 2.0), (65, 127, 9.0), (61, 7, 2.0), (9, 5, 1.0), (3, 3, 1.0)],
 )
 def test_blur_is_the_literal_one(size: int, taps: int, sigma: float) -> None:
-    """Of sides that differ, and with kernels up to one that reaches over all of the image."""
+    """Of sides that differ, of one band and of several, and with kernels up to one that reaches over all of it."""
     image = toy_image(0, size=size).double()[:, 1:]
     blurred = Baseline("blur", taps, sigma)(image[None])[0]
     assert (blurred - literal.blur_baseline(image, taps, sigma)).abs().max() < 1e-12
+
+
+def test_a_batch_has_what_was_made_of_its_images() -> None:
+    blur, mean = Baseline("blur", 5, 2.0), Baseline("mean")
+    images = torch.stack([toy_image(seed) for seed in range(3)])
+    one, two = Baselines(images[:1], [blur]), Baselines(images[1:], [blur, mean])
+    two[blur] += 1  # so that it is seen whether it is made again
+    batch = Baselines.joined([one, two], torch.device("cpu"))
+    assert torch.equal(batch.images, images) and list(batch) == [blur]
+    assert torch.equal(batch[blur], torch.cat([blur(images[:1]), blur(images[1:]) + 1]))
+    assert torch.equal(batch[mean], mean(images))
 
 
 def test_blend_ends() -> None:

@@ -67,13 +67,13 @@ import resource, sys
 from pathlib import Path
 from igos_bench.config import Preprocessing
 from igos_bench.source import ImageSource
-from igos_bench.images import stream
+from igos_bench.images import read_image, stream
+from functools import partial
 
 def read():
     sources = [ImageSource(name, None, Path(sys.argv[1]) / name) for name in ("large.png", "one.png")]
-    return [image for _, image in stream(
-        sources, preprocessing=Preprocessing.plain, max_pixels=10**8, workers=2, ahead=1
-    )]
+    read_one = partial(read_image, preprocessing=Preprocessing.plain, max_pixels=10**8)
+    return [image for _, image in stream(sources, read_one, workers=2, ahead=1)]
 
 small = read()[1]
 assert small.shape == (3, 224, 224)

@@ -17,7 +17,7 @@ from imagenets import make_tar, name, write_tar
 from igos_bench.config import DataConfig, Preprocessing
 from igos_bench.data import read_manifest, read_once
 from igos_bench.errors import ImageError, UserError
-from igos_bench.images import stream
+from igos_bench.images import read_image
 from igos_bench.source import ImageSource
 from igos_bench.tar import tar_members
 
@@ -186,8 +186,7 @@ def test_a_member_that_is_no_jpeg_is_one_bad_image(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=f"1 of 3 images are no JPEG, such as {bad}, and will fail: .* data.list=FILE"):
         read_once(look=True)(config)
     images = read_manifest(config).images
-    read = stream(images, preprocessing=Preprocessing.plain, max_pixels=10**6, workers=2, ahead=3)
-    found = {source.image_id: image for source, image in read}
+    found = {source.image_id: read_image(source, Preprocessing.plain, max_pixels=10**6) for source in images}
     assert not isinstance(found[good], ImageError)
     assert str(found[bad]).startswith("not an image")
     assert str(found[cut]).startswith("truncated")
