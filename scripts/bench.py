@@ -217,9 +217,9 @@ def measure(run: Run, setting: Setting, methods: list[str], found: Found) -> Non
         way = {**network_ways, **forward_alone}[best.way]
         again = rates_of({best.way: way}, (best.size,), setting.rounds, run, backward=backward)[0]
         ceilings.append(Ceiling(name, precision.value, backward, best, again, usual(measured)))
-    for result in results:
-        result.set_efficiency(*ceilings)
     found.ceilings += ceilings
+    for result in results:
+        result.set_efficiency(found.ceilings)
 
 
 def usual(rates: list[Rate]) -> Rate:

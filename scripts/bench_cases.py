@@ -25,6 +25,7 @@ from igos_bench.methods import ExcitationBp, GradCam, Igos, IntegratedGradients,
 from igos_bench.methods.rise import RandomMasks
 from igos_bench.metrics import Protocol, deletion_insertion
 from igos_bench.openvino_forward import OpenVINOForward
+from igos_bench.perturb import Baselines
 from igos_bench.prepare import Run
 
 METRIC = "deletion_insertion"
@@ -61,6 +62,7 @@ class Case:
         distances: How far apart two results are, (B,), an image each.
         tolerance: The largest difference that is none.
         goes_to_the_input: Its passes are those that the ceiling measures: Grad-CAM and Excitation BP stop at a layer.
+        searches_in_float32: Passes without a gradient are in float32 whatever the precision, ours and the peer's.
         by_half: The better half of the images is compared. Near its condition a line search takes another step for a
             rounding, and all of the image's map is then another: one of four of VGG19's, with oneDNN's convolutions
             and Winograd's alike, was five times the literal one. In fp32 more than half must agree all the same.
@@ -75,6 +77,7 @@ class Case:
     distances: Callable[[Tensor, Tensor], Tensor]
     tolerance: float
     goes_to_the_input: bool = True
+    searches_in_float32: bool = False
     by_half: bool = False
 
     def difference(self, ours: Tensor, theirs: Tensor) -> float:
@@ -120,8 +123,8 @@ class Block:
     @classmethod
     def of(cls, run: Run, setting: Setting, micro_batch: int, forward: OpenVINOForward | None = None) -> Block:
         """Decode the images and ask the network, in fp32, for the targets: they are the same in every precision."""
-        decoded = [image for _, image in run.decode(run.images, ahead=4) if isinstance(image, Tensor)]
-        images = torch.stack(decoded).to(run.device)
+        decoded = [image for _, image in run.decode(run.images, ahead=4) if isinstance(image, Baselines)]
+        images = Baselines.joined(decoded, run.device).images
         network = run.classifier.network
         targets = Evaluator(network, network, micro_batch).logits(images).argmax(1)
         released = AsReleased(network, run.config.precision)
@@ -154,7 +157,8 @@ def igos(block: Block) -> Case:
     """I-GOS beside the literal loop."""
     iterations, path_steps = block.setting.igos_iterations, block.setting.path_steps
     method = Igos(iterations=iterations, path_steps=path_steps)
-    subject, evaluate = block.subject(block.setting.together, method), block.evaluator("igos")
+    released = AsReleased(block.run.classifier.network, block.run.config.precision, searches_in_float32=True)
+    subject, evaluate = block.subject(block.setting.together, method, released), block.evaluator("igos")
     l1, l2 = method.lambdas[RESOLUTION]
     return Case(
         method=method.name,
@@ -166,11 +170,12 @@ def igos(block: Block) -> Case:
             Peer(
                 "literal",
                 partial(peers.literal_igos, subject, RESOLUTION, l1, l2, iterations, path_steps),
-                block.released,
+                released,
             )
         ],
         distances=mean_absolute,
         tolerance=block.tolerance(1e-3, 0.05),
+        searches_in_float32=True,
         by_half=True,
     )
 

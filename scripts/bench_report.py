@@ -95,11 +95,16 @@ class Result:
     ours_micro_batch: int
     ours_in_passes: float
     has_efficiency: bool
+    searches_in_float32: bool = False
     efficiency: float | None = None
 
-    def set_efficiency(self, forward: Ceiling, gradient: Ceiling) -> None:
-        """Work it out from the rates."""
-        if self.has_efficiency:
+    def set_efficiency(self, ceilings: list[Ceiling]) -> None:
+        """Work it out from the rates; not where that of float32 is needed and was not measured."""
+        forwards_in = "fp32" if self.searches_in_float32 else self.precision
+        rates = {(one.network, one.precision, one.backward): one for one in ceilings}
+        forward = rates.get((self.network, forwards_in, False))
+        gradient = rates[self.network, self.precision, True]
+        if self.has_efficiency and forward:
             forwards = self.theirs_forwards - self.surplus
             needed = forwards * forward.seconds + self.theirs_gradients * gradient.seconds
             self.efficiency = needed / self.ours_seconds
@@ -162,7 +167,7 @@ def write_csv(ceilings: list[Ceiling], results: list[Result], path: Path, device
     ]
     for result in results:
         row = asdict(result)
-        del row["has_efficiency"]
+        del row["has_efficiency"], row["searches_in_float32"]
         agree = row.pop("images_that_agree")
         rows.append({**row, "required_ratio": result.required, "images_that_agree": agree})
     pd.DataFrame(rows).assign(**machine(device)).to_csv(path, index=False, float_format="%.5g")

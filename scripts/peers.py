@@ -36,12 +36,14 @@ class AsReleased(nn.Module):
     """A network of its own as the library makes it, images (N,3,H,W) in [0, 1] -> logits (N,K) in float32.
 
     Attributes:
+        searches_in_float32: Passes without a gradient are in float32 whatever the precision, as I-GOS's line search is.
         forwards: Inputs so far that had a forward pass alone.
         gradients: Inputs so far that had a forward pass for a backward one.
     """
 
-    def __init__(self, network: nn.Module, precision: Precision) -> None:
+    def __init__(self, network: nn.Module, precision: Precision, *, searches_in_float32: bool = False) -> None:
         super().__init__()
+        self.searches_in_float32 = searches_in_float32
         self.network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
         self.precision = precision
         self.forwards = self.gradients = 0
@@ -58,7 +60,8 @@ class AsReleased(nn.Module):
         return found
 
     def autocast(self, images: Tensor) -> torch.autocast:
-        return torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision is Precision.bf16)
+        rounds = self.precision is Precision.bf16 and (torch.is_grad_enabled() or not self.searches_in_float32)
+        return torch.autocast(images.device.type, torch.bfloat16, enabled=rounds)
 
 
 @dataclass(frozen=True)

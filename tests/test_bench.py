@@ -85,11 +85,12 @@ def timed_case(ours: Tensor, theirs: Tensor) -> Case:
     return Case("igos", "short", 2, evaluate, run_ours, [peer], largest, tolerance=0.1)
 
 
-def ceilings() -> tuple[bench_report.Ceiling, bench_report.Ceiling]:
-    """1 ms forward and 3 ms with the backward pass, the second measurement being the better one."""
-    rates = [Rate("folded", 4, seconds) for seconds in (0.002, 0.001, 0.004, 0.009, 0.003, 0.012)]
-    name = ("efficientnet_lite0", "fp32")
-    return bench_report.Ceiling(*name, False, *rates[:3]), bench_report.Ceiling(*name, True, *rates[3:])
+def ceilings(precision: str = "fp32") -> list[bench_report.Ceiling]:
+    """1 ms forward and 3 ms with the backward pass, the second being the better one; 0.5 and 1.5 in bf16."""
+    share = 0.5 if precision == "bf16" else 1
+    rates = [Rate("folded", 4, share * seconds) for seconds in (0.002, 0.001, 0.004, 0.009, 0.003, 0.012)]
+    name = ("efficientnet_lite0", precision)
+    return [bench_report.Ceiling(*name, False, *rates[:3]), bench_report.Ceiling(*name, True, *rates[3:])]
 
 
 @pytest.mark.usefixtures("clock")
@@ -102,9 +103,20 @@ def test_ratio_passes_and_efficiency() -> None:
     assert (result.ours_forwards, result.ours_gradients) == (3, 1)
     assert (result.theirs_forwards, result.theirs_gradients) == (4, 2)
     assert result.difference == pytest.approx(0.05)
-    result.set_efficiency(*ceilings())
+    result.set_efficiency(ceilings())
     assert result.efficiency == pytest.approx((2 * 0.001 + 2 * 0.003) / result.ours_seconds)
     assert result.ours_in_passes == pytest.approx(0.8)
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(("searches_in_float32", "forward"), [(False, 0.0005), (True, 0.001)])
+def test_efficiency_in_bf16(searches_in_float32: bool, forward: float) -> None:
+    case = replace(timed_case(torch.ones(2, 1), torch.ones(2, 1)), searches_in_float32=searches_in_float32)
+    (result,) = compare(case, "efficientnet_lite0", Precision.bf16, rounds=1)
+    result.set_efficiency(ceilings("bf16"))
+    assert (result.efficiency is None) == searches_in_float32, "float32's ceiling was not measured"
+    result.set_efficiency(ceilings() + ceilings("bf16"))
+    assert result.efficiency == pytest.approx((2 * forward + 2 * 0.0015) / result.ours_seconds)
 
 
 @pytest.mark.usefixtures("clock")
@@ -497,6 +509,11 @@ def test_bf16_is_the_networks_alone() -> None:
     logits = released(IMAGES)
     assert logits.dtype == torch.float32
     assert 0 < (logits - network(IMAGES)).norm() < 0.3 * logits.norm()
+    searching = AsReleased(network, Precision.bf16, searches_in_float32=True)
+    assert torch.equal(searching(IMAGES), logits)
+    with torch.no_grad():
+        assert torch.equal(searching(IMAGES), network(IMAGES))
+        assert torch.equal(released(IMAGES), logits)
 
 
 def test_standardised_channels() -> None:
