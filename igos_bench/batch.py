@@ -73,6 +73,7 @@ def _batch(
 ) -> list[dict[str, Any]]:
     config, method = run.config, run.method
     baselines = Baselines.joined([image for _, image in good], run.device)
+    baselines.make(run.baselines)  # before the clock runs: that a method may share them does not make them the method's
     images = baselines.images
     logits = evaluate.logits(images)
     targets = logits.argmax(1)

@@ -81,12 +81,9 @@ class Baseline:
 class Baselines(dict[Baseline, "Tensor"]):
     """Baseline -> what it makes of images (B,3,H,W), made when it is first asked for."""
 
-    def __init__(self, images: Tensor, at_once: Iterable[Baseline] = ()) -> None:
-        """Those `at_once` are made now."""
+    def __init__(self, images: Tensor) -> None:
         super().__init__()
         self.images = images
-        for baseline in at_once:
-            self[baseline]
 
     @classmethod
     def joined(cls, parts: Sequence[Baselines], device: torch.device) -> Baselines:
@@ -95,6 +92,11 @@ class Baselines(dict[Baseline, "Tensor"]):
         for baseline in parts[0]:
             whole[baseline] = torch.cat([part[baseline] for part in parts]).to(device)
         return whole
+
+    def make(self, baselines: Iterable[Baseline]) -> None:
+        """Ask for these."""
+        for baseline in baselines:
+            self[baseline]
 
     def __missing__(self, baseline: Baseline) -> Tensor:
         """Make it and keep it."""
@@ -106,7 +108,7 @@ class Baselines(dict[Baseline, "Tensor"]):
 def _blurring(size: int, kernel_size: int, sigma: float) -> Tensor:
     """The Gaussian blur of one side with reflect-101 borders as a matrix (size, size), float64; rows sum to 1.
 
-    Two products with it are a hundred times faster on a CPU than torchvision's blur, which is a convolution of 51 x 51
+    Products with it are a hundred times faster on a CPU than torchvision's blur, which is a convolution of 51 x 51
     taps, and as near to the exact blur.
     """
     half = kernel_size // 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from .batch_size import check_batch_size, choose_batch_size
 from .config import Device, Forward, Precision, RunConfig, plain
 from .configured import check_numbers, check_resolution, configured_method
 from .data import ImageSource, Manifest, Read, read_manifest
-from .errors import ImageError, UserError, first_line
+from .errors import ImageError, UserError
 from .foreign import MapFolder, check_maps
 from .images import read_image, stream
 from .memory import keep_freed_memory
@@ -121,14 +122,15 @@ class Run:
         return {self.protocol.deletion_baseline, self.protocol.insertion_baseline, *of_method}
 
     def read(self, source: ImageSource) -> Baselines | ImageError:
-        """An image (1,3,224,224) as this run sees it, on the CPU, and its baselines."""
+        """An image (1,3,224,224) as this run sees it, on the CPU; where the network is there, with its baselines."""
         image = read_image(source, self.config.preprocessing, self.config.data.max_pixels)
         if isinstance(image, ImageError):
             return image
-        try:
-            return Baselines(image[None], self.baselines)
-        except (MemoryError, RuntimeError) as error:  # torch's allocator raises a plain RuntimeError
-            return ImageError(f"its baseline cannot be made: {first_line(error)}")
+        found = Baselines(image[None])
+        if self.device.type == "cpu":  # another device makes them sooner
+            with suppress(Exception):  # it comes again where they are asked for, and is that image's reason
+                found.make(self.baselines)
+        return found
 
     def decode(
         self, images: Iterable[ImageSource], *, ahead: int

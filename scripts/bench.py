@@ -4,10 +4,14 @@
                             [out=results]
 
 For each network and precision, first the ceiling: the best raw rates of the network, forward alone and forward with
-the gradient to the input, over ways to run it (`bench_setup.ways`) and micro-batch sizes. Then every method's whole
-call, through the `Evaluator` as a run with `evaluate.batch_size=auto` makes it, at the micro-batch of the same search,
-beside its peers (`peers.py`), in this process, on the same threads. Passes without a gradient, of RISE, the metric and
-I-GOS's line search, are OpenVINO's (`evaluate.forward=openvino`) where that is faster: column `ours_forward`.
+the gradient to the input, over ways to run it (`bench_setup.ways`) and micro-batch sizes, but for those that take
+longer than `LONGEST_MICRO_BATCH`; OpenVINO, which runs four inputs a call in any case, at ours. Then every method's
+whole call, through the `Evaluator` as a run with `evaluate.batch_size=auto` makes it, at the micro-batch of the same
+search, beside its peers (`peers.py`), in this process, on the same threads. Passes without a gradient, of RISE, the
+metric and I-GOS's line search, are OpenVINO's (`evaluate.forward=openvino`) where that is faster: column
+`ours_forward`.
+In bf16 the line search is in float32 all the same, and so is that of the literal loop, whose passes count at fp32's
+ceiling (`searches_in_float32`; no efficiency where `precisions` leaves fp32 out); a second one is in bf16 throughout.
 Results are compared before a time counts. Where they differ beyond the case's tolerance, or ours in bf16 is further
 from ours in fp32 than the peer's in bf16 explains, no time of it is taken, the rest goes on, and the exit code is 1.
 
@@ -195,7 +199,6 @@ def measure(run: Run, setting: Setting, methods: list[str], found: Found) -> Non
         found.rates += [RawRate(name, precision.value, backward, rate) for rate in rates[backward]]
         what, best = "forward + backward" if backward else "forward", rates[backward][0]
         print(f"  {what}: {milliseconds(best)}; the usual way {milliseconds(usual(rates[backward]))}", flush=True)
-    results = []
     ours = next(rate.way for rate in rates[False] if rate.way in (OURS, OPENVINO))  # `evaluate.forward`
     print(f"  our forward passes: {ours}", flush=True)
     block = Block.of(run, setting, micro_batch, engine if ours == OPENVINO else None)
@@ -203,22 +206,18 @@ def measure(run: Run, setting: Setting, methods: list[str], found: Found) -> Non
         if methods and method not in methods:
             continue
         try:
-            compared = compare(case(block), name, precision, setting.rounds, setting.pairs, found.references)
-            found.results += compared
-            results += compared
+            found.results += compare(case(block), name, precision, setting.rounds, setting.pairs, found.references)
         except DisagreementError as error:
             print(f"  bench: {error}", flush=True)
             found.disagreements.append(str(error))
         gc.collect()  # a peer's copy of the network
     # The machine may have been slower at the start: the ceiling is the better one of both.
-    ceilings = []
     for backward, measured in rates.items():
         best = measured[0]
         way = {**network_ways, **forward_alone}[best.way]
         again = rates_of({best.way: way}, (best.size,), setting.rounds, run, backward=backward)[0]
-        ceilings.append(Ceiling(name, precision.value, backward, best, again, usual(measured)))
-    found.ceilings += ceilings
-    for result in results:
+        found.ceilings.append(Ceiling(name, precision.value, backward, best, again, usual(measured)))
+    for result in found.results:
         result.set_efficiency(found.ceilings)
 
 

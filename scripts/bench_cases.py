@@ -62,7 +62,6 @@ class Case:
         distances: How far apart two results are, (B,), an image each.
         tolerance: The largest difference that is none.
         goes_to_the_input: Its passes are those that the ceiling measures: Grad-CAM and Excitation BP stop at a layer.
-        searches_in_float32: Passes without a gradient are in float32 whatever the precision, ours and the peer's.
         by_half: The better half of the images is compared. Near its condition a line search takes another step for a
             rounding, and all of the image's map is then another: one of four of VGG19's, with oneDNN's convolutions
             and Winograd's alike, was five times the literal one. In fp32 more than half must agree all the same.
@@ -77,7 +76,6 @@ class Case:
     distances: Callable[[Tensor, Tensor], Tensor]
     tolerance: float
     goes_to_the_input: bool = True
-    searches_in_float32: bool = False
     by_half: bool = False
 
     def difference(self, ours: Tensor, theirs: Tensor) -> float:
@@ -154,28 +152,31 @@ class Block:
 
 
 def igos(block: Block) -> Case:
-    """I-GOS beside the literal loop."""
+    """I-GOS beside the literal loop; in bf16 beside one that searches in float32 as ours, and one in bf16 alone."""
     iterations, path_steps = block.setting.igos_iterations, block.setting.path_steps
     method = Igos(iterations=iterations, path_steps=path_steps)
-    released = AsReleased(block.run.classifier.network, block.run.config.precision, searches_in_float32=True)
-    subject, evaluate = block.subject(block.setting.together, method, released), block.evaluator("igos")
+    subject, evaluate = block.subject(block.setting.together, method), block.evaluator("igos")
     l1, l2 = method.lambdas[RESOLUTION]
+
+    def literal(name: str, network: AsReleased) -> Peer:
+        theirs = replace(subject, network=network)
+        call = partial(peers.literal_igos, theirs, RESOLUTION, l1, l2, iterations, path_steps)
+        return Peer(name, call, network)
+
+    if block.run.config.precision is Precision.bf16:
+        searching = AsReleased(block.run.classifier.network, Precision.bf16, searches_in_float32=True)
+        there = [literal("literal", searching), literal("literal, bf16 alone", block.released)]
+    else:
+        there = [literal("literal", block.released)]
     return Case(
         method=method.name,
         setting=f"{iterations} of 15 iterations, {path_steps} path points, at {RESOLUTION}",
         images=len(subject.images),
         evaluate=evaluate,
         ours=partial(explain, method, evaluate, subject, RESOLUTION),
-        peers=[
-            Peer(
-                "literal",
-                partial(peers.literal_igos, subject, RESOLUTION, l1, l2, iterations, path_steps),
-                released,
-            )
-        ],
+        peers=there,
         distances=mean_absolute,
         tolerance=block.tolerance(1e-3, 0.05),
-        searches_in_float32=True,
         by_half=True,
     )
 

@@ -123,7 +123,7 @@ def compare(
             ours_micro_batch=evaluate.batch_size,
             ours_in_passes=statistics.median(in_passes),
             has_efficiency=case.goes_to_the_input,
-            searches_in_float32=case.searches_in_float32,
+            searches_in_float32=peer.network.searches_in_float32,
         )
         print(f"  {result}", flush=True)
         results.append(result)

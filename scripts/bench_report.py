@@ -99,7 +99,7 @@ class Result:
     efficiency: float | None = None
 
     def set_efficiency(self, ceilings: list[Ceiling]) -> None:
-        """Work it out from the rates; not where that of float32 is needed and was not measured."""
+        """Work it out from the rates; passes in float32 have theirs, and where that was not measured there is none."""
         forwards_in = "fp32" if self.searches_in_float32 else self.precision
         rates = {(one.network, one.precision, one.backward): one for one in ceilings}
         forward = rates.get((self.network, forwards_in, False))
@@ -167,7 +167,7 @@ def write_csv(ceilings: list[Ceiling], results: list[Result], path: Path, device
     ]
     for result in results:
         row = asdict(result)
-        del row["has_efficiency"], row["searches_in_float32"]
+        del row["has_efficiency"]
         agree = row.pop("images_that_agree")
         rows.append({**row, "required_ratio": result.required, "images_that_agree": agree})
     pd.DataFrame(rows).assign(**machine(device)).to_csv(path, index=False, float_format="%.5g")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from toys import SmallConv, toy_image
 
 from igos_bench import rates
-from igos_bench.config import ModelConfig, Precision, ProtocolConfig
+from igos_bench.config import Device, ModelConfig, Precision, ProtocolConfig
 from igos_bench.errors import UserError
 from igos_bench.evaluate import Evaluator
 from igos_bench.methods import ExcitationBp, GradCam, IntegratedGradients, Rise
@@ -41,9 +41,9 @@ import bench  # noqa: E402
 import bench_compare  # noqa: E402
 import bench_report  # noqa: E402
 import peers  # noqa: E402
-from bench_cases import Case, Peer, areas, explain, largest, mean_absolute, relative  # noqa: E402
+from bench_cases import Block, Case, Peer, areas, explain, igos, largest, mean_absolute, relative  # noqa: E402
 from bench_compare import DisagreementError, References, compare  # noqa: E402
-from bench_setup import ClockedEvaluator, Setting  # noqa: E402
+from bench_setup import QUICK, ClockedEvaluator, Setting, start  # noqa: E402
 from peers import AsReleased, Subject  # noqa: E402
 from random_vgg19 import standardised  # noqa: E402
 
@@ -111,7 +111,8 @@ def test_ratio_passes_and_efficiency() -> None:
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(("searches_in_float32", "forward"), [(False, 0.0005), (True, 0.001)])
 def test_efficiency_in_bf16(searches_in_float32: bool, forward: float) -> None:
-    case = replace(timed_case(torch.ones(2, 1), torch.ones(2, 1)), searches_in_float32=searches_in_float32)
+    case = timed_case(torch.ones(2, 1), torch.ones(2, 1))
+    case.peers[0].network.searches_in_float32 = searches_in_float32
     (result,) = compare(case, "efficientnet_lite0", Precision.bf16, rounds=1)
     result.set_efficiency(ceilings("bf16"))
     assert (result.efficiency is None) == searches_in_float32, "float32's ceiling was not measured"
@@ -379,6 +380,17 @@ def test_a_bench(tmp_path: Path) -> None:
     fastest = rates[rates["backward"]]["seconds"].min()
     assert table.loc["ceiling: forward + backward", "ours_seconds"] <= fastest * 1.001
     assert (tmp_path / "bench_quick_part.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("precision", "searching"), [(Precision.fp32, [False]), (Precision.bf16, [True, False])])
+def test_the_literal_line_search_is_in_the_precision_of_ours(
+    precision: Precision, searching: list[bool], tmp_path: Path
+) -> None:
+    setting = replace(QUICK["efficientnet_lite0"], images=1, together=1, batch=1)
+    run = start("efficientnet_lite0", precision, setting, tmp_path, Device.cpu)
+    peers_there = igos(Block.of(run, setting, micro_batch=1)).peers
+    assert [peer.network.searches_in_float32 for peer in peers_there] == searching
+    assert peers_there[0].name == "literal"
 
 
 def test_a_mistake_is_named() -> None:
