@@ -3,8 +3,9 @@
     python scripts/agreement.py other.precision=bf16
     python scripts/agreement.py reference.results_dir=before other.results_dir=after out=moved.csv
 
-Every cell that both sides have, with the images that both have: the means, by how much they moved, and the image that
-moved most. Written to `out` with the commits and machines of the runs, and printed. Exit code 2 where there are none.
+Every cell that both sides have, with the images that both have: the means, by how much they moved, with the standard
+error of that (`_moved_se`), and the image that moved most. Written to `out` with the commits and machines of the
+runs, and printed. Exit code 2 where there are none.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ def compare(reference: Sequence[Cell], other: Sequence[Cell]) -> pd.DataFrame:
             before, after = (cell.rows.loc[common, f"{area}_auc"] for cell in (one, two))
             row[area] = before.mean()
             row[f"{area}_moved"] = after.mean() - before.mean()
+            row[f"{area}_moved_se"] = (after - before).sem()
             row[f"{area}_of_an_image"] = (after - before).abs().max()
         for name, cell in (("reference", one), ("other", two)):
             run = _run(cell)

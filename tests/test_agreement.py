@@ -54,5 +54,6 @@ def test_means_and_images_that_both_sides_have(
     moved = (areas[2] - areas[3]).dropna()
     assert row["n"] == 2 and row["method"] == "integrated_gradients"
     assert row["deletion_moved"] == pytest.approx(moved.mean(), abs=1e-9) and row["deletion_moved"] != 0
+    assert row["deletion_moved_se"] == pytest.approx(moved.std(ddof=1) / len(moved) ** 0.5, abs=1e-9)
     assert row["deletion_of_an_image"] == pytest.approx(moved.abs().max(), abs=1e-9)
     assert row["reference_key"] != row["other_key"]
