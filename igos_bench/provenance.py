@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .config import CPU_CHUNK, Forward, plain
+from .machine import processor
 
 if TYPE_CHECKING:
     from .prepare import Run
@@ -87,17 +88,6 @@ def _code_and_machine(run: Run, forward: str | None) -> dict[str, Any]:
         "processor": processor(run.device),
         "threads": torch.get_num_threads(),
     }
-
-
-def processor(device: torch.device) -> str:
-    """The name of what the network runs on: the GPU's, else the machine's processor."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def now() -> str:

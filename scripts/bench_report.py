@@ -12,7 +12,8 @@ import matplotlib
 import pandas as pd
 import torch
 
-from igos_bench.provenance import git_state, now, processor
+from igos_bench.machine import processor
+from igos_bench.provenance import git_state, now
 from igos_bench.rates import Rate
 
 matplotlib.use("agg")

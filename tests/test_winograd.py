@@ -80,11 +80,12 @@ def test_bytes_are_repeatable_and_of_any_micro_batch() -> None:
         torch.testing.assert_close(run(inputs[:3]), whole[:3], rtol=0, atol=1e-6 * float(whole.abs().max()))
 
 
+@pytest.mark.usefixtures("fast_products")
 def test_where_it_pays() -> None:
     def of(convolution: nn.Module, size: int = 28, dtype: torch.dtype = torch.float32) -> bool:
         return pays(convolution, (size, size), dtype)
 
-    assert of(nn.Conv2d(128, 256, 3, padding=1)) == torch.backends.mkl.is_available()
+    assert of(nn.Conv2d(128, 256, 3, padding=1))
     for other in (
         nn.Conv2d(64, 256, 3, padding=1),
         nn.Conv2d(256, 64, 3, padding=1),
@@ -98,6 +99,28 @@ def test_where_it_pays() -> None:
         assert not of(other), other
     assert not of(nn.Conv2d(256, 256, 3, padding=1), size=7)
     assert not of(nn.Conv2d(256, 256, 3, padding=1), dtype=torch.bfloat16)
+
+
+@pytest.fixture
+def fast_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor of Intel's, on any."""
+    monkeypatch.setattr(winograd, "products_are_fast", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("name", "mkl", "fast"),
+    [
+        ("Intel(R) Xeon(R) Processor", True, True),
+        ("Intel(R) Xeon(R) Processor", False, False),
+        ("AMD EPYC", True, False),
+    ],
+)
+def test_products_are_fast_on_intels_processors(
+    name: str, mkl: bool, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "processor", lambda device: name)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: mkl)
+    assert winograd.products_are_fast.__wrapped__() == fast
 
 
 @pytest.fixture
@@ -116,7 +139,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="Winograd's convolution needs MKL")
+@pytest.mark.usefixtures("fast_products")
 @pytest.mark.parametrize("rectifier", [nn.ReLU, nn.ReLU6, nn.Identity])
 def test_fused_network_runs_it(rectifier: type[nn.Module], called: list[str]) -> None:
     """After a first call without gradients too; small maps, and bfloat16, run in oneDNN's calls."""
@@ -146,6 +169,7 @@ def outputs_and_gradient(network: nn.Module, images: Tensor) -> tuple[Tensor, Te
     return outputs.detach(), gradient
 
 
+@pytest.mark.usefixtures("fast_products")
 def test_excitation_is_exact(called: list[str]) -> None:
     """One divides by it: where no input excites it is the bias, and not what rounding leaves of the tile."""
     convolution = onednn.FusedConvolution(
@@ -158,7 +182,7 @@ def test_excitation_is_exact(called: list[str]) -> None:
     convolution.positive.input_gradient(excitation, inputs.shape)
     assert not called
     convolution.run(inputs)
-    assert called == (["convolve"] if torch.backends.mkl.is_available() else [])
+    assert called == ["convolve"]
 
 
 def test_matrices_are_those_of_the_points() -> None:
