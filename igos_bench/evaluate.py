@@ -50,7 +50,7 @@ class Evaluator:
             for the method, else the last ReLU. They are modules of `network`, which the calls below do not run;
             `activations` finds their outputs in the fast network, or runs `network` where folding lost them.
         forward_network: The same function without gradients, by another engine, for `logits` and `probability`; None
-            has `fast_network` run those too.
+            has `fast_network` run those too. Micro-batches for it are multiples of its `piece`, if it has one.
         float32_network: The same function in float32, for what a method asks for `in_float32`; None has `network` run
             it. In fp32 it is not asked.
         forwards, backwards: Passes so far, one an input; a gradient is one of each.
@@ -70,7 +70,8 @@ class Evaluator:
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits (N,K) of inputs (N,3,H,W)."""
-        return torch.cat([self._logits(part) for _, part in self._micro_batches(inputs, len(inputs))])
+        parts = self._micro_batches(inputs, len(inputs), without_gradient=True)
+        return torch.cat([self._logits(part) for _, part in parts])
 
     def probability(self, inputs: Tensor | Build, targets: Tensor, *, in_float32: bool = False) -> Tensor:
         """Softmax probability (N,) of `targets` (N,) for inputs (N,3,H,W), or for what `inputs(rows)` makes.
@@ -81,7 +82,7 @@ class Evaluator:
             in_float32: Whatever the precision: for values whose small differences decide something.
         """
         found = []
-        for rows, part in self._micro_batches(inputs, len(targets)):
+        for rows, part in self._micro_batches(inputs, len(targets), without_gradient=True):
             probabilities = self._logits(part, in_float32=in_float32).softmax(1)
             found.append(probabilities.gather(1, targets[rows, None])[:, 0])
         return torch.cat(found)
@@ -208,12 +209,17 @@ class Evaluator:
         self.count(len(inputs), backward=True)
         return values, _finite("gradients", slopes)
 
-    def _micro_batches(self, inputs: Tensor | Build, count: int) -> Iterator[tuple[slice, Tensor]]:
+    def _micro_batches(
+        self, inputs: Tensor | Build, count: int, *, without_gradient: bool = False
+    ) -> Iterator[tuple[slice, Tensor]]:
+        piece: int = getattr(self.forward_network, "piece", 1) if without_gradient else 1
         start = 0
         while start < count:  # the micro-batch may be halved on the way
-            # As many as needed, of one size: 20 inputs are better run as 10 + 10 than as 16 + 4.
+            # As many as needed, of one size: 20 inputs are better run as 10 + 10 than as 16 + 4. In whole pieces: what
+            # an engine lacks of one it fills up.
             parts = -(-(count - start) // self.batch_size)
-            rows = slice(start, start + -(-(count - start) // parts))
+            size = -(-(count - start) // parts)
+            rows = slice(start, min(start + min(-(-size // piece) * piece, self.batch_size), count))
             try:
                 part = inputs[rows] if isinstance(inputs, Tensor) else inputs(rows)
             except (RuntimeError, MemoryError) as error:

@@ -50,6 +50,8 @@ class OpenVINOForward:
             stay finite, whose NaN its ReLU would turn into numbers; or its logits are not the network's.
     """
 
+    piece = PIECE  # for `Evaluator`
+
     def __init__(self, network: Normalised, precision: Precision) -> None:
         _check_bounds(network)
         try:

@@ -250,6 +250,40 @@ def test_hooks_are_gone_after_activations_and_after_an_exception() -> None:
     assert not layer._forward_hooks
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "count", "sizes"),
+    [
+        (32, 200, [32] + [28] * 6),
+        (32, 58, [32, 26]),
+        (10, 7, [7]),
+        (10, 12, [8, 4]),
+        (6, 12, [6, 6]),
+        (3, 7, [3, 3, 1]),
+    ],
+)
+def test_an_engine_gets_whole_pieces(batch_size: int, count: int, sizes: list[int]) -> None:
+    """Of four, as far as the micro-batch allows; passes with a gradient are not its."""
+    network, seen = SmallConv(0).eval().requires_grad_(False), list[int]()
+
+    class Engine:
+        piece = 4
+
+        def __call__(self, inputs: Tensor) -> Tensor:
+            seen.append(len(inputs))
+            logits: Tensor = network(inputs)
+            return logits
+
+    evaluate = Evaluator(network, network, batch_size, forward_network=Engine())
+    images = torch.stack([toy_image(seed % 3) for seed in range(count)])
+    targets = torch.zeros(count, dtype=torch.int64)
+    torch.testing.assert_close(evaluate.probability(images, targets), network(images).softmax(1)[:, 0])
+    assert seen == sizes
+    evaluate.logits(images)
+    assert seen == 2 * sizes and evaluate.forwards == 2 * count
+    rows = [rows.stop - rows.start for rows, _, _ in evaluate.gradients(images, targets)]
+    assert max(rows) - min(rows) <= 1 and sum(rows) == count and len(seen) == 2 * len(sizes)
+
+
 def test_what_is_asked_in_float32_is_so_in_every_precision() -> None:
     """Not rounded as the rest is, nor by the other engine; in fp32 as ever."""
     network = SmallConv(seed=0).eval().requires_grad_(False)
