@@ -50,7 +50,8 @@ class Evaluator:
             for the method, else the last ReLU. They are modules of `network`, which the calls below do not run;
             `activations` finds their outputs in the fast network, or runs `network` where folding lost them.
         forward_network: The same function without gradients, by another engine, for `logits` and `probability`; None
-            has `fast_network` run those too. Micro-batches for it are multiples of its `piece`, if it has one.
+            has `fast_network` run those too. Micro-batches for it are multiples of its `piece`, if it has one
+            and they are no smaller.
         float32_network: The same function in float32, for what a method asks for `in_float32`; None has `network` run
             it. In fp32 it is not asked.
         forwards, backwards: Passes so far, one an input; a gradient is one of each.
@@ -70,7 +71,7 @@ class Evaluator:
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits (N,K) of inputs (N,3,H,W)."""
-        parts = self._micro_batches(inputs, len(inputs), without_gradient=True)
+        parts = self._micro_batches(inputs, len(inputs), self._piece())
         return torch.cat([self._logits(part) for _, part in parts])
 
     def probability(self, inputs: Tensor | Build, targets: Tensor, *, in_float32: bool = False) -> Tensor:
@@ -82,7 +83,7 @@ class Evaluator:
             in_float32: Whatever the precision: for values whose small differences decide something.
         """
         found = []
-        for rows, part in self._micro_batches(inputs, len(targets), without_gradient=True):
+        for rows, part in self._micro_batches(inputs, len(targets), self._piece(in_float32=in_float32)):
             probabilities = self._logits(part, in_float32=in_float32).softmax(1)
             found.append(probabilities.gather(1, targets[rows, None])[:, 0])
         return torch.cat(found)
@@ -179,7 +180,7 @@ class Evaluator:
 
     def _logits(self, inputs: Tensor, *, in_float32: bool = False) -> Tensor:
         def forward(part: Tensor) -> tuple[Tensor, ...]:
-            if in_float32 and self.precision is not Precision.fp32:
+            if self._leaves_engine(in_float32):
                 with torch.inference_mode(), forbid_rounding():
                     return ((self.float32_network or self.network)(part).to(part.dtype),)
             if self.forward_network:
@@ -209,17 +210,22 @@ class Evaluator:
         self.count(len(inputs), backward=True)
         return values, _finite("gradients", slopes)
 
-    def _micro_batches(
-        self, inputs: Tensor | Build, count: int, *, without_gradient: bool = False
-    ) -> Iterator[tuple[slice, Tensor]]:
-        piece: int = getattr(self.forward_network, "piece", 1) if without_gradient else 1
+    def _piece(self, *, in_float32: bool = False) -> int:
+        """What a pass without a gradient runs at a time: a rest costs as much."""
+        return 1 if self._leaves_engine(in_float32) else getattr(self.forward_network, "piece", 1)
+
+    def _leaves_engine(self, in_float32: bool) -> bool:
+        """Whether a pass is `float32_network`'s."""
+        return in_float32 and self.precision is not Precision.fp32
+
+    def _micro_batches(self, inputs: Tensor | Build, count: int, piece: int = 1) -> Iterator[tuple[slice, Tensor]]:
         start = 0
         while start < count:  # the micro-batch may be halved on the way
-            # As many as needed, of one size: 20 inputs are better run as 10 + 10 than as 16 + 4. In whole pieces: what
-            # an engine lacks of one it fills up.
-            parts = -(-(count - start) // self.batch_size)
-            size = -(-(count - start) // parts)
-            rows = slice(start, min(start + min(-(-size // piece) * piece, self.batch_size), count))
+            # As many as needed, of one size: 20 inputs are better run as 10 + 10 than as 16 + 4. All in whole pieces.
+            unit = piece if piece <= self.batch_size else 1
+            parts = -(-(count - start) // (self.batch_size // unit * unit))
+            size = -(-(count - start) // (parts * unit)) * unit
+            rows = slice(start, min(start + size, count))
             try:
                 part = inputs[rows] if isinstance(inputs, Tensor) else inputs(rows)
             except (RuntimeError, MemoryError) as error:

@@ -87,9 +87,9 @@ class Baselines(dict[Baseline, "Tensor"]):
 
     @classmethod
     def joined(cls, parts: Sequence[Baselines], device: torch.device) -> Baselines:
-        """Several as one batch on a device, with what has been made of the first, and so of the others."""
+        """Several as one batch on a device, with what has been made of any, and so is made of the others."""
         whole = cls(torch.cat([part.images for part in parts]).to(device))
-        for baseline in parts[0]:
+        for baseline in {baseline for part in parts for baseline in part}:
             whole[baseline] = torch.cat([part[baseline] for part in parts]).to(device)
         return whole
 

@@ -257,12 +257,13 @@ def test_hooks_are_gone_after_activations_and_after_an_exception() -> None:
         (32, 58, [32, 26]),
         (10, 7, [7]),
         (10, 12, [8, 4]),
-        (6, 12, [6, 6]),
-        (3, 7, [3, 3, 1]),
+        (10, 200, [8] * 25),
+        (6, 12, [4, 4, 4]),
+        (3, 7, [3, 2, 2]),
     ],
 )
 def test_an_engine_gets_whole_pieces(batch_size: int, count: int, sizes: list[int]) -> None:
-    """Of four, as far as the micro-batch allows; passes with a gradient are not its."""
+    """Of four, where a micro-batch has as many; passes with a gradient, or in float32 beside bf16, are not its."""
     network, seen = SmallConv(0).eval().requires_grad_(False), list[int]()
 
     class Engine:
@@ -282,6 +283,10 @@ def test_an_engine_gets_whole_pieces(batch_size: int, count: int, sizes: list[in
     assert seen == 2 * sizes and evaluate.forwards == 2 * count
     rows = [rows.stop - rows.start for rows, _, _ in evaluate.gradients(images, targets)]
     assert max(rows) - min(rows) <= 1 and sum(rows) == count and len(seen) == 2 * len(sizes)
+    in_bf16 = Evaluator(network, network, batch_size, Precision.bf16, forward_network=Engine())
+    asked = list[slice]()
+    in_bf16.probability(lambda part: asked.append(part) or images[part], targets, in_float32=True)
+    assert [part.stop - part.start for part in asked] == rows and len(seen) == 2 * len(sizes)
 
 
 def test_what_is_asked_in_float32_is_so_in_every_precision() -> None:
