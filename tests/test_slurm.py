@@ -138,7 +138,10 @@ def worker(run: Path) -> int:
 
 
 def stand_still(run: Path) -> None:
-    """After two chunks, so that no machine is fast enough to be done before; Slurm wakes what it means to end."""
+    """After two chunks, so that no machine is fast enough to be done before; Slurm wakes what it means to end.
+
+    Ten more have to take longer than `KillWait` of scripts/local_slurm.sh, for which that goes on.
+    """
     wait_for_chunks(run, 2)
     os.kill(worker(run), signal.SIGSTOP)
 
@@ -155,7 +158,7 @@ def job_of(folder: Path, number: int) -> str:
 
 
 def test_killed_cancelled_and_requeued(folder: Path) -> None:
-    swept = ("seed=0,1,2", "method.steps=40")
+    swept = ("seed=0,1,2", "method.steps=120")
     with submitted(folder, *swept) as process:
         runs = []
         for seed in range(3):
