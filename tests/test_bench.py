@@ -347,7 +347,12 @@ def test_a_mistake_is_told_at_the_start(
 )
 def test_make_passes_every_option(target: str, words: list[str]) -> None:
     made = subprocess.run(
-        ["make", "-n", target, *words], cwd=SCRIPTS.parent, capture_output=True, text=True, timeout=60, check=True
+        ["make", "-n", "--no-print-directory", target, *words],
+        cwd=SCRIPTS.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     script = f"scripts/{target.replace('-', '_')}.py"
     assert shlex.split(made.stdout.splitlines()[-1]) == [".venv/bin/python", script, *words]
