@@ -67,6 +67,12 @@ def photographs(root: Path) -> None:
     leave_photographs(root, [*HOSTILE, *(f"{3 if i % 3 else 7}/plain{i:02}.png" for i in range(16))])
 
 
+def turn_to(page: Page, section: str) -> None:
+    """By its link; what is there comes with the event after the click."""
+    page.click(f"nav a[href='#{section}']")
+    page.locator(f"section#{section}").wait_for()
+
+
 def column(page: Page, selector: str) -> list[str]:
     return [text.strip() for text in page.locator(selector).all_inner_texts()]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browsing import DESKTOP, SECTIONS, Open, canvas, column, photographs, shoot, slide, view
+from browsing import DESKTOP, SECTIONS, Open, canvas, column, photographs, shoot, slide, turn_to, view
 from playwright.sync_api import Browser, Page
 from report_folders import HOSTILE, REASON, leave_maps, leave_photographs
 
@@ -30,8 +30,7 @@ TWO_FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimation
 def test_sections_by_their_links(report: Path, open_page: Open) -> None:
     page = open_page(report)
     for section in SECTIONS:
-        page.click(f"nav a[href='#{section}']")
-        page.locator(f"section#{section}").wait_for()
+        turn_to(page, section)
         assert page.locator("main > section:visible").count() == 1
         assert page.evaluate("scrollY") == 0
     assert column(page, "nav a[aria-current]") == ["Provenance"]
@@ -91,7 +90,7 @@ def test_the_gallery_says_what_failed(report: Path, open_page: Open) -> None:
     assert count.inner_text() == "1 image, 1 map" and failed.is_hidden()
     page.fill("[name=query]", image_id)
     failed.locator("a").click()
-    assert page.locator("#failures").is_visible()
+    page.locator("#failures").wait_for()
 
 
 def test_of_many_failures_the_first_are_named(tmp_path: Path, open_page: Open) -> None:
@@ -148,9 +147,9 @@ def test_names_are_text(report: Path, open_page: Open) -> None:
         page.locator(".row").first.click()
         assert page.inner_text("#viewer-title") == name
         page.keyboard.press("Escape")
-    page.click("nav a[href='#failures']")
+    turn_to(page, "failures")
     assert page.locator("#failures .reason").all_text_contents() == [REASON.replace("\u2028", "\\u2028")]
-    page.click("nav a[href='#areas']")
+    turn_to(page, "areas")
     assert "I-GOS note=<i>one</i>" in page.inner_text("#areas")
     assert page.evaluate("window.hit") is None
     assert page.locator("img, i, b:not(.deletion-text, .insertion-text)").count() == 0
@@ -357,9 +356,8 @@ def test_a_sibling_leaves_the_place_in_the_list(report: Path, open_page: Open) -
     page.keyboard.press("Escape")
     page.locator("#rows[aria-activedescendant=row-2]").wait_for(state="attached")
     # Among the best and the worst.
-    page.click("nav a[href='#extremes']")
+    turn_to(page, "extremes")
     best = page.locator(".extreme .strip").first
-    best.wait_for()
     _, second, third, _ = [text.split("\n")[0] for text in best.locator("button").all_inner_texts()]
     best.locator("button").nth(1).click()
     page.locator("#siblings button", has_text="RISE").click()
@@ -482,9 +480,9 @@ def test_what_is_missing_is_said_in_its_place(tmp_path: Path, open_page: Open) -
     page.wait_for_selector("#curves svg")
     assert caption.inner_text() == "Heatmap" and sibling.locator(".lack").inner_text() == ""
     page.click("#close")
-    page.click("nav a[href='#areas']")
+    turn_to(page, "areas")
     assert "8 of 20 !" in column(page, "#areas td")
-    page.click("nav a[href='#provenance']")
+    turn_to(page, "provenance")
     page.locator("summary").first.click()
     assert "run.json lacks method_version, " in page.locator("pre").first.inner_text()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import DESKTOP, PHONE, SCREENSHOTS, SECTIONS, Open, shoot
+from browsing import DESKTOP, PHONE, SCREENSHOTS, SECTIONS, Open, shoot, turn_to
 from PIL import Image
 from report_folders import leave_maps, leave_photographs
 
@@ -52,12 +52,11 @@ def test_every_text_has_the_contrast_of_wcag_aa(report: Path, open_page: Open, t
     page = open_page(report, "areas", theme=theme)
     seen = 0
     for section in SECTIONS:
-        page.click(f"nav a[href='#{section}']")
-        page.locator(f"section#{section}").wait_for()
+        turn_to(page, section)
         found = page.evaluate(CONTRASTS)
         seen += len(found)
         assert [text for text in found if text[0] < 4.5] == []
-    page.click("nav a[href='#images']")
+    turn_to(page, "images")
     page.locator(".row").first.click()
     page.wait_for_selector("#curves svg")
     found = page.evaluate(CONTRASTS)
@@ -99,12 +98,11 @@ def test_graphics_and_controls_have_the_contrast_of_wcag_aa(report: Path, open_p
     page = open_page(report, "areas", theme=theme)
     found = []
     for section in SECTIONS:
-        page.click(f"nav a[href='#{section}']")
-        page.locator(f"section#{section}").wait_for()
+        turn_to(page, section)
         if section == "images":
             page.wait_for_selector(".row.chosen .frame")
         found += page.evaluate(GRAPHICS)
-    page.click("nav a[href='#images']")
+    turn_to(page, "images")
     page.locator(".row").first.click()
     page.wait_for_selector("#curves svg")
     found += page.evaluate(GRAPHICS)
@@ -173,9 +171,9 @@ def test_dark_and_light(report: Path, open_page: Open) -> None:
 def test_screenshots(report: Path, open_page: Open, device: str, size: tuple[int, int], theme: str) -> None:
     page = open_page(report, "areas", size=size, theme=theme)
     for section in SECTIONS:
-        page.click(f"nav a[href='#{section}']")
+        turn_to(page, section)
         shoot(page, f"{device}-{theme}-{section}")
-    page.click("nav a[href='#images']")
+    turn_to(page, "images")
     page.locator(".row").first.click()
     page.wait_for_selector("#curves svg")
     shoot(page, f"{device}-{theme}-viewer")
