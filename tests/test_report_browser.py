@@ -442,7 +442,8 @@ def test_what_is_missing_is_said_in_its_place(tmp_path: Path, open_page: Open) -
     def trouble_of(image_id: str) -> str:
         page.fill("[name=query]", image_id)
         page.select_option("[name=method]", "I-GOS")
-        page.locator(".row").first.click()
+        page.locator(".row", has_text=image_id).first.click()
+        page.locator("#viewer-title", has_text=image_id).wait_for()
         page.locator("#viewer-trouble:not(:empty)").wait_for()
         text = page.inner_text("#viewer-trouble")
         page.keyboard.press("Escape")

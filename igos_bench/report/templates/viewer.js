@@ -38,6 +38,7 @@ async function view(entry, list) {
   // A button that is disabled loses the focus, and the dialog with it.
   if (document.activeElement.disabled) viewer.querySelector(".bar button:enabled").focus();
   if (!viewer.open) viewer.showModal();
+  document.getElementById("viewer-trouble").textContent = ""; // that of the image before
   let trouble = "";
   try {
     const pictures = await loadPictures(entry);
