@@ -35,6 +35,7 @@ from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -133,19 +134,8 @@ def measure(root: Path, results: Path, count: int, *, read: bool = False) -> dic
 def read_before(run: Run) -> Iterator[None]:
     """Have a few images in the place of all."""
     again = cycle([run.read(source) for source in run.manifest.take(READ)])
-    with replaced(Run, "read", lambda *_: next(again)):
+    with patch.object(Run, "read", lambda *_: next(again)):
         yield
-
-
-@contextmanager
-def replaced(owner: Any, name: str, by: Any) -> Iterator[None]:
-    """Have something else in the place of an attribute."""
-    before = vars(owner)[name]
-    setattr(owner, name, by)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 @contextmanager
@@ -159,7 +149,7 @@ def stopwatches() -> Iterator[dict[str, float]]:
     ]
     with ExitStack() as stack:
         for owner, name, part in places:
-            stack.enter_context(replaced(owner, name, _timed(vars(owner)[name], spent, part)))
+            stack.enter_context(patch.object(owner, name, _timed(vars(owner)[name], spent, part)))
         yield spent
 
 
